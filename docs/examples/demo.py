@@ -1,0 +1,219 @@
+"""An agent goes on where a killed process left off, while another process writes beside it.
+
+Run it with `make demo`, or with `python docs/examples/demo.py` where the package is installed. It
+takes no token, no network and no model key: a script stands in for the model, and answers from the
+conversation that it is given. With ANTHROPIC_API_KEY or OPENAI_API_KEY in the environment, or with
+STRANDS_PERSQL_DEMO_MODEL set to anthropic, openai or bedrock, a real model answers.
+"""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from strands import Agent, ToolContext, tool
+from strands.models.model import Model
+from strands.types.content import Messages
+
+from strands_persql import LocalDatabase, PerSQLSessionManager
+from strands_persql.testing import Reply, ScriptedModel, ToolCall
+
+SESSION = "trip"
+WAITING = "book_seat is at work"
+
+# -- an agent with tools and state, like any other -------------------------------------------------
+
+
+@tool(context=True)
+def book_seat(city: str, tool_context: ToolContext) -> str:
+    """Book a seat on the train.
+
+    Args:
+        city: Where to.
+        tool_context: What Strands tells the tool.
+    """
+    say("tool", WAITING)
+    sys.stdin.readline()  # the railway takes its time: until `main` below gives the word
+    tool_context.agent.state.set("seat", f"12A to {city}")
+    return f"seat 12A to {city} is booked"
+
+
+@tool(context=True)
+def add_guest(name: str, tool_context: ToolContext) -> str:
+    """Add someone to the travel party.
+
+    Args:
+        name: Who.
+        tool_context: What Strands tells the tool.
+    """
+    guests = tool_context.agent.state.get("guests") or []
+    tool_context.agent.state.set("guests", [*guests, name])
+    return f"{name} comes along"
+
+
+def talk(path: str, prompts: list[str]) -> None:
+    """Open the session, new or not, and say something: all that each process does."""
+    with LocalDatabase(path) as database, PerSQLSessionManager(SESSION, database) as session:
+        agent = Agent(
+            model=choose_model(),
+            tools=[book_seat, add_guest],
+            system_prompt="You plan a journey. Book seats and add guests at once, without asking.",
+            session_manager=session,
+            callback_handler=None,
+        )
+        stats = session.session_repository.stats
+        say("opened", f"with {len(agent.messages)} messages", stats().round_trips)
+        for prompt in prompts:
+            say("user", prompt)
+            before = stats()
+            answer = agent(prompt)
+            say("agent", str(answer).strip(), (stats() - before).round_trips)
+
+
+def say(who: str, what: str, round_trips: int | None = None) -> None:
+    """Print a line."""
+    trips = "" if round_trips is None else f"{round_trips} round trip{'s' * (round_trips != 1)}"
+    print(f"  {who:<7} {what:<66} {trips:>14}".rstrip(), flush=True)
+
+
+# -- its model -------------------------------------------------------------------------------------
+
+PROVIDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "anthropic": (
+        "ANTHROPIC_API_KEY",
+        "AnthropicModel",
+        {"model_id": "claude-sonnet-4-5", "max_tokens": 1024},
+    ),
+    "openai": ("OPENAI_API_KEY", "OpenAIModel", {"model_id": "gpt-4o-mini"}),
+    "bedrock": ("STRANDS_PERSQL_DEMO_MODEL", "BedrockModel", {}),
+}
+
+
+def choose_model() -> Model:
+    """Take the scripted model, or a real one where the environment has a key and its package."""
+    wanted = os.environ.get("STRANDS_PERSQL_DEMO_MODEL")
+    for name, (key, model, settings) in PROVIDERS.items():
+        if name == wanted or (not wanted and os.environ.get(key)):
+            try:
+                module = importlib.import_module(f"strands.models.{name}")
+            except ImportError:
+                sys.exit(f"{name} needs its package: pip install 'strands-agents[{name}]'")
+            chosen: Model = getattr(module, model)(**settings)
+            return chosen
+    return ScriptedModel(think)
+
+
+def think(messages: Messages) -> Reply:
+    """Answer from the conversation alone, as a model would."""
+    users = [message["content"] for message in messages if message["role"] == "user"]
+    said = [block["text"] for content in users for block in content if "text" in block]
+    people = re.findall(r"I'm (\w+)", " ".join(said))
+    home, goal = (re.search(rf"{word} ([A-Z]\w+)", " ".join(said)) for word in ("from", "to"))
+    result = users[-1][0].get("toolResult")
+    if result:
+        return f"Done: {result['content'][0]['text']}."
+    if "come along" in said[-1]:
+        return ToolCall("add_guest", {"name": people[-1]})
+    if home and goal and "Who" in said[-1]:
+        return f"{' and '.join(people)}, from {home[1]} to {goal[1]}."
+    if goal:
+        return ToolCall("book_seat", {"city": goal[1]})
+    return f"Nice to meet you, {people[0]}."
+
+
+# -- what happens ----------------------------------------------------------------------------------
+
+
+def main(path: str) -> None:
+    """Have three processes on one session, and show what the database holds in the end."""
+    print("strands-persql: three processes go on with one session, and one of them is killed")
+
+    print("\nProcess 1 begins the session, and is killed in the middle of its second turn.")
+    with start(path, "Hi, I'm Ada from Lisbon.", "Book a seat to Oslo, please.") as first:
+        follow(first, until=WAITING)
+        first.kill()
+    say("SIGKILL", "process 1 is dead; what was said is not lost")
+
+    print("\nProcess 2 goes on. Who wants what, it knows from the session.")
+    with start(path, "Go on, please.", "Who travels, and where?") as second:
+        follow(second, until=WAITING)
+
+        print("\nProcess 3 has a turn of its own while process 2 waits for its tool.")
+        with start(path, "I'm Ben, and I come along.") as third:
+            follow(third)
+
+        print("\nProcess 2 ends its turn, and learns with the next one what process 3 has done.")
+        print("the seat is booked", file=second.stdin, flush=True)
+        follow(second)
+    show(path)
+
+
+def start(path: str, *prompts: str) -> "subprocess.Popen[str]":
+    """Start this program again, to open the session and say something."""
+    return subprocess.Popen(  # noqa: S603 - this very program
+        [sys.executable, __file__, path, *prompts],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def follow(process: "subprocess.Popen[str]", until: str | None = None) -> None:
+    """Show what a process prints, until it prints something or ends."""
+    for line in process.stdout or ():
+        print(line, end="", flush=True)
+        if until and until in line:
+            return
+    if process.wait():
+        sys.exit(f"a process ended with code {process.returncode}")
+
+
+def show(path: str) -> None:
+    """Show what the database holds, with nothing but SQL."""
+    with LocalDatabase(path) as database:
+        messages = database.query(
+            "SELECT message_id, turn, data FROM strands_messages ORDER BY message_id"
+        )["data"]
+        state = database.query("SELECT json_extract(data, '$.state') AS state FROM strands_agents")[
+            "data"
+        ]
+        counts = {
+            table: database.query(f"SELECT count(*) AS n FROM strands_{table}")["data"][0]["n"]  # noqa: S608
+            for table in ("sessions", "agents", "messages", "multi_agents")
+        }
+
+    print("\nThe transcript, as the database holds it:")
+    turns = [turn for turn, _ in groupby(row["turn"] for row in messages)]
+    for row in messages:
+        message = json.loads(row["data"])["message"]
+        text = " ".join(in_words(block) for block in message["content"])
+        turn = f"turn {turns.index(row['turn']) + 1}"
+        print(f"  {turn}  {row['message_id']:>2}  {message['role']:<9}  {text}")
+    print(f"\nAgent state     {state[0]['state']}")
+    print("Rows            " + ", ".join(f"{table} {n}" for table, n in counts.items()))
+    whole = len(turns) == len(set(turns))
+    print(f"Turns           {len(turns)}, {'each of them whole' if whole else 'TORN APART'}")
+
+
+def in_words(block: dict[str, Any]) -> str:
+    """Give a part of a message as a line of text."""
+    if "toolUse" in block:
+        return f"calls {block['toolUse']['name']}({json.dumps(block['toolUse']['input'])})"
+    if "toolResult" in block:
+        return f"got: {block['toolResult']['content'][0]['text']}"
+    return str(block.get("text", "(…)"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        talk(sys.argv[1], sys.argv[2:])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            main(str(Path(folder) / "agents.db"))

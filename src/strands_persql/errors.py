@@ -1,0 +1,190 @@
+"""What can go wrong, one class for each thing a handler would do.
+
+All derive from Strands' ``SessionException``, so handlers written for Strands catch them::
+
+    PerSQLError
+    ├── ConflictError          another writer was first: open the session again
+    ├── NotFoundError          the session, agent or message isn't there: create it, or mend the id
+    ├── AlreadyExistsError     it is there: read it instead of creating it
+    ├── InvalidDataError       JSON can't hold the value: mend what is stored
+    ├── TooLargeError          beyond what a row may hold: store less, or elsewhere
+    ├── CorruptRowError        a stored row can't be read: repair or delete that row
+    ├── SchemaError            tables are missing: let someone who may create them do it
+    └── DatabaseError          the database could not be asked
+        ├── DatabaseOpenError       the file can't be opened: mend the path or the rights
+        ├── UnavailableError        tried until the budget ran out, nothing was written: try later
+        ├── OutcomeUnknownError     the write may have been applied: write again or re-read
+        ├── AccessDeniedError       token, role, balance or approval: mend the access
+        └── StatementError          the database refused the SQL: report it
+"""
+
+from typing import Any
+
+from strands.types.exceptions import SessionException
+
+
+class PerSQLError(SessionException):
+    """The root of everything this library raises of its own.
+
+    Attributes:
+        session_id: The session that the call was about, or None.
+        agent_id: The agent (or multi-agent) that the call was about, or None.
+    """
+
+    def __init__(
+        self, message: str, *, session_id: str | None = None, agent_id: str | None = None
+    ) -> None:
+        """Initialize with what happened and to whom.
+
+        Args:
+            message: What happened and what to do.
+            session_id: The session that the call was about.
+            agent_id: The agent that the call was about.
+        """
+        super().__init__(message)
+        self.session_id = session_id
+        self.agent_id = agent_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with all attributes, for errors cross process pools."""
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(cls: type[PerSQLError], args: tuple[Any, ...], state: dict[str, Any]) -> PerSQLError:
+    error = cls.__new__(cls)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConflictError(PerSQLError):
+    """Another writer came first, and what both wrote can't or may not be merged.
+
+    Nothing of the refused write is stored. A manager that raised it writes nothing more.
+
+    Attributes:
+        expected_version: The version that the writer had loaded, or None where messages conflict.
+        found_version: The version in the database, or None where messages conflict.
+        ours: The refused value, as it would have been stored.
+        found: The value in the database, or None where it isn't known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        expected_version: int | None = None,
+        found_version: int | None = None,
+        ours: Any = None,
+        found: Any = None,
+    ) -> None:
+        """Initialize with both sides of the conflict."""
+        super().__init__(message, session_id=session_id, agent_id=agent_id)
+        self.expected_version = expected_version
+        self.found_version = found_version
+        self.ours = ours
+        self.found = found
+
+
+class NotFoundError(PerSQLError):
+    """The session, agent, message or multi-agent isn't in the database."""
+
+
+class AlreadyExistsError(PerSQLError):
+    """What was to be created exists; it was left as it is."""
+
+
+class InvalidDataError(PerSQLError):
+    """A value that JSON can't hold, such as NaN or a set; nothing was written."""
+
+
+class TooLargeError(PerSQLError):
+    """A row beyond the database's limit; nothing was sent.
+
+    Attributes:
+        size: The row's size in bytes.
+        limit: The most bytes that the database takes in a row.
+    """
+
+    def __init__(self, message: str, *, size: int, limit: int, **context: Any) -> None:
+        """Initialize with the size and its limit."""
+        super().__init__(message, **context)
+        self.size = size
+        self.limit = limit
+
+
+class CorruptRowError(PerSQLError):
+    """A stored row is no JSON or not of its shape; other rows stay readable.
+
+    Attributes:
+        table: The table that the row is in.
+        key: The row's primary key.
+    """
+
+    def __init__(self, message: str, *, table: str, key: tuple[Any, ...], **context: Any) -> None:
+        """Initialize with the row's place."""
+        super().__init__(message, **context)
+        self.table = table
+        self.key = key
+
+
+class SchemaError(PerSQLError):
+    """The tables are missing or old, and this access may not create or alter them.
+
+    Attributes:
+        sql: The statements for someone who may run them.
+    """
+
+    def __init__(self, message: str, *, sql: str, **context: Any) -> None:
+        """Initialize with the statements to run."""
+        super().__init__(message, **context)
+        self.sql = sql
+
+
+class DatabaseError(PerSQLError):
+    """The database could not be asked, or refused.
+
+    Attributes:
+        status: The HTTP status, or None where there was none.
+        kind: The service's word for the failure (``errorDetail.kind``), or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        kind: str | None = None,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+    ) -> None:
+        """Initialize with the service's own words."""
+        super().__init__(message, session_id=session_id, agent_id=agent_id)
+        self.status = status
+        self.kind = kind
+
+
+class DatabaseOpenError(DatabaseError):
+    """A database file can't be opened, or is no database."""
+
+
+class UnavailableError(DatabaseError):
+    """The database was out of reach until the time budget ended; nothing was written."""
+
+
+class OutcomeUnknownError(DatabaseError):
+    """The answer to a write was lost: it may have been applied or not.
+
+    Writing the same again through the same manager or object is safe: a write that has been
+    applied recognizes itself.
+    """
+
+
+class AccessDeniedError(DatabaseError):
+    """The token, its role, the balance or an approval rule doesn't allow it."""
+
+
+class StatementError(DatabaseError):
+    """The database refused a statement."""

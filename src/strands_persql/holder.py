@@ -1,0 +1,436 @@
+"""What a manager holds of one agent: its unsaved messages, its turn, and what it knows."""
+
+import logging
+import threading
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from strands.types.content import Message
+from strands.types.session import SessionAgent, SessionMessage
+
+from .commit import MAX_MESSAGES, Base, Moment, NewMessage, Outcome, Rewrite
+from .encoding import to_fields, to_json
+from .errors import ConflictError
+from .merge import same
+from .offload import Queue
+from .rows import without_times
+from .schema import Row
+from .snapshot import AgentSnapshot, MessageRow
+from .store import SessionStore
+from .transport import new_write_id
+
+logger = logging.getLogger(__name__)
+
+_MAX_ID = 2**53
+
+
+@dataclass(order=True)
+class _Known:
+    """A message that the agent has in memory and the database has stored."""
+
+    message_id: int
+    write_id: str = field(compare=False)
+    version: int = field(compare=False)
+    turn_id: str = field(compare=False)
+    record: SessionMessage = field(compare=False)
+
+
+@dataclass
+class _Unsaved:
+    """A message that the agent has in memory and the database may not have."""
+
+    write_id: str
+    record: SessionMessage
+    row: Row | None = None
+    tried: bool = False
+
+
+@dataclass
+class _Turn:
+    turn_id: str
+    first: int | None = None
+    interleaved: bool = False  # with another writer's, or it may be: they are yet to be read
+
+
+class AgentHolder:
+    """Stands between an agent and the database.
+
+    It collects what changes at one moment and stores it at once; what could not be stored stays
+    unsaved and goes out with the next moment, in order. It knows which messages the agent has in
+    memory, so that another writer's are brought in once, at the start of a turn.
+
+    All methods may be called from any thread.
+
+    Args:
+        store: Where sessions are.
+        session_id: The session.
+        agent_id: The agent.
+        agent: The agent as it was opened.
+        records: The messages that the agent has been handed.
+        rows: Their rows.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        session_id: str,
+        agent_id: str,
+        agent: AgentSnapshot,
+        records: Sequence[SessionMessage],
+        rows: Sequence[MessageRow],
+    ) -> None:
+        """Hold an agent that was just opened."""
+        self.queue = Queue()
+        self._store = store
+        self._session_id = session_id
+        self._agent_id = agent_id
+        self._lock = threading.RLock()
+        self._base: Base = store.base_of(session_id, agent_id, agent)
+        self._content_text = ""  # the JSON that `known` was encoded as, to tell cheaply
+        self._known = [
+            _Known(row.message_id, row.write_id, row.version, row.turn, record)
+            for row, record in zip(rows, records, strict=True)
+        ]
+        self._after = agent.next_id - 1  # the highest id known to be taken
+        self._complete_to = self._after  # no other writer's finished turn is missing up to it
+        self._unsaved: list[_Unsaved] = []
+        self._rewrites: list[Rewrite] = []
+        self._turn: _Turn | None = None
+        self._last_turn: _Turn | None = None
+        self._invoked = False
+        self._failed = False
+        self._fence: ConflictError | None = None
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def begin_invocation(self) -> None:
+        """Note that the agent was invoked.
+
+        Raises:
+            ConflictError: If the holder was fenced off by an earlier conflict.
+        """
+        with self._lock:
+            self._check_fence()
+            self._invoked, self._failed = True, False
+
+    def end_invocation(self, agent: Any) -> None:
+        """Store all that is unsaved and the agent's state, and end the turn."""
+        with self._lock:
+            self._invoked = False
+            if not self._failed and self._fence is None:
+                self.commit(agent)
+            self._end_turn()
+
+    def continue_last_turn(self) -> None:
+        """Go on with the turn that an interrupted invocation, maybe of another process, left."""
+        with self._lock:
+            turn_id = self._known[-1].turn_id if self._known else ""
+            ids = [one.message_id for one in self._known if one.turn_id == turn_id]
+            if turn_id and ids:
+                self._last_turn = _Turn(turn_id, ids[0])
+
+    def _end_turn(self) -> None:
+        # While something is unsaved its turn goes on, for a moment is of one turn.
+        if self._turn is None or self._unsaved:
+            return
+        if not self._turn.interleaved:
+            self._complete_to = max(self._complete_to, self._after)
+        self._last_turn, self._turn = self._turn, None
+
+    def _turn_for(self, message: Message) -> _Turn:
+        answers_tools = any("toolResult" in content for content in message["content"])
+        if not self._invoked and message["role"] == "user" and not answers_tools:
+            self._end_turn()
+        if self._turn is None:
+            goes_on = answers_tools and self._last_turn is not None
+            self._turn = self._last_turn if goes_on else _Turn(new_write_id())
+        assert self._turn is not None
+        return self._turn
+
+    def close(self, agent: Any) -> None:
+        """Store all that is unsaved, for nothing comes after it."""
+        with self._lock:
+            if self._fence is None:
+                self.commit(agent)
+
+    # -- what changes --------------------------------------------------------------------------
+
+    def add(self, message: Message, agent: Any) -> None:
+        """Take a message to be stored with the next moment.
+
+        A message that replaced the latest one in the agent's memory, with more content, replaces
+        it here too.
+
+        Raises:
+            ConflictError: If the holder was fenced off by an earlier conflict.
+            InvalidDataError: If JSON can't hold it; it isn't taken.
+            TooLargeError: If no row can hold it; it isn't taken.
+        """
+        with self._lock:
+            self._check_fence()
+            latest = self._latest()
+            if latest is not None and _continues(latest.record.message, message, agent.messages):
+                latest.record.message = message
+                self._rewrite(latest)
+                return
+            self._turn_for(message)
+            record = SessionMessage.from_message(message, self._after + 1 + len(self._unsaved))
+            unsaved = _Unsaved(new_write_id(), record)
+            self._encode(unsaved)
+            self._unsaved.append(unsaved)
+
+    def redact_latest(self, redacted: Message) -> bool:
+        """Replace the latest message, and each earlier one that is the same object.
+
+        Returns:
+            Whether there was a message to redact.
+        """
+        with self._lock:
+            self._check_fence()
+            latest = self._latest()
+            if latest is None:
+                return False
+            latest.record.redact_message = redacted
+            self._rewrite(latest)
+            everything: list[_Known | _Unsaved] = [*self._known, *self._unsaved]
+            for one in everything:
+                if one is not latest and one.record.to_message() is redacted:
+                    self._rewrite(one)
+            return True
+
+    @property
+    def is_invoked(self) -> bool:
+        """Whether an invocation of the agent is under way."""
+        return self._invoked
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many messages wait as one transaction stores."""
+        return len(self._unsaved) >= MAX_MESSAGES
+
+    def _latest(self) -> "_Known | _Unsaved | None":
+        if self._unsaved:
+            return self._unsaved[-1]
+        return self._known[-1] if self._known else None
+
+    def _rewrite(self, one: "_Known | _Unsaved") -> None:
+        if isinstance(one, _Unsaved):
+            self._encode(one)
+            if not one.tried:
+                return
+            # The database may have it as it was.
+            first, last = self._after + 1, _MAX_ID
+        else:
+            # Rows of 0.1 have no write id, and don't move.
+            first, last = one.message_id, _MAX_ID if one.write_id else one.message_id
+        row = self._store.codec.message(self._session_id, self._agent_id, one.record)
+        self._rewrites.append(Rewrite(first, last, one.write_id, new_write_id(), row))
+
+    def _encode(self, unsaved: _Unsaved) -> None:
+        unsaved.row = self._store.codec.message(self._session_id, self._agent_id, unsaved.record)
+
+    # -- storing -------------------------------------------------------------------------------
+
+    def commit(self, agent: Any, *, state: bool = True, messages: bool = True) -> None:
+        """Store what is unsaved, in as few round trips as the database's limits allow.
+
+        Args:
+            agent: The agent, whose memory and state take in what other writers have stored.
+            state: Whether to store its state too.
+            messages: Whether to store its messages too; redactions are stored in any case.
+
+        Raises:
+            PerSQLError: If that failed. What is unsaved goes out with the next moment.
+        """
+        with self._lock:
+            self._check_fence()
+            content = self._content(agent) if state else None
+            pending = self._unsaved if messages else []
+            if not pending and not self._rewrites and content is None:
+                return
+            while len(pending) > MAX_MESSAGES:
+                self._commit_some(agent, pending[:MAX_MESSAGES], None)
+                pending = self._unsaved
+            self._commit_some(agent, pending, content)
+
+    def _commit_some(
+        self, agent: Any, pending: Sequence[_Unsaved], content: tuple[str, dict[str, Any]] | None
+    ) -> None:
+        turn = self._turn or _Turn("")
+        tried = any(one.tried for one in pending)
+        moment = Moment(
+            self._session_id,
+            self._agent_id,
+            self._base,
+            content=None if content is None else content[1],
+            messages=[NewMessage(one.write_id, one.row) for one in pending if one.row],
+            rewrites=list(self._rewrites),
+            turn=turn.turn_id,
+            first=self._after + 1 if turn.first is None and tried else turn.first,
+            after=self._after,
+            others=self._complete_to if pending and turn.first is None else None,
+            previous_turn="" if self._last_turn is None else self._last_turn.turn_id,
+        )
+        try:
+            outcome = self._store.commit(moment)
+        except ConflictError as error:
+            self._fence = error
+            raise
+        except BaseException:
+            self._failed = True
+            for one in pending:
+                one.tried = True
+            raise
+        self._rewrites = []
+        if content is not None:
+            self._content_text = content[0]
+        if pending:
+            self._take_ids(turn, pending, outcome)
+        if moment.asks_for_others:
+            self._take_in(agent, turn, outcome.others)
+        elif pending and moment.others is not None:
+            turn.interleaved = True
+        if outcome.brought_in:
+            self._content_text = ""
+            _bring_in(agent.state, self._base.known["state"])
+
+    def _content(self, agent: Any) -> tuple[str, dict[str, Any]] | None:
+        """Give the agent's content and its JSON, or None if the database has it."""
+        fields = without_times(to_fields(agent_record(agent)))
+        context = {"session_id": self._session_id, "agent_id": self._agent_id}
+        text = to_json(fields, "agent's state", **context)
+        if text == self._content_text:
+            return None
+        content = self._store.codec.read_agent_content(self._session_id, self._agent_id, text)
+        if same(content, self._base.known):
+            self._content_text = text
+            return None
+        return text, content
+
+    def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
+        for known in self._known:
+            moved_to = outcome.ids.get(known.write_id)
+            if moved_to is not None and moved_to != known.message_id:
+                known.message_id = known.record.message_id = moved_to
+                turn.first, turn.interleaved = None, True
+        for one in pending:
+            stored_at = one.record.message_id = outcome.ids[one.write_id]
+            self._known.append(_Known(stored_at, one.write_id, 1, turn.turn_id, one.record))
+        self._known.sort()
+        self._unsaved = self._unsaved[len(pending) :]
+        if turn.first is None:
+            turn.first = min(outcome.ids.values())
+        self._after = max(self._after, *outcome.ids.values())
+
+    # -- other writers' messages ---------------------------------------------------------------
+
+    def _take_in(self, agent: Any, turn: _Turn, rows: Sequence[MessageRow]) -> None:
+        """Bring other writers' finished turns into the agent's memory, where they belong."""
+        assert turn.first is not None
+        complete_to, self._complete_to = self._complete_to, max(self._complete_to, turn.first)
+        if getattr(agent.model, "stateful", False):  # the conversation is the model server's
+            return
+        in_memory = {id(message) for message in agent.messages}
+        self._known = [one for one in self._known if id(one.record.to_message()) in in_memory]
+        by_write = {one.write_id: one for one in self._known if one.write_id}
+        by_id = {one.message_id: one for one in self._known if not one.write_id}
+        unfinished = self._unfinished_turns(rows)
+        added = 0
+        for row in rows:
+            known = by_write.get(row.write_id) if row.write_id else by_id.get(row.message_id)
+            if known is not None and known.version < row.version:
+                self._replace_content(known, row)
+            if known is not None and known.message_id != row.message_id:
+                self._remove(agent.messages, known)
+                known.message_id = row.message_id
+                self._insert(agent.messages, known)
+            elif known is None and row.message_id > complete_to and row.turn not in unfinished:
+                self._insert(agent.messages, self._new_known(row))
+                added += 1
+        if added:
+            logger.debug(
+                "session_id=<%s>, agent_id=<%s>, messages=<%d> | took in another writer's",
+                self._session_id,
+                self._agent_id,
+                added,
+            )
+
+    def _unfinished_turns(self, rows: Sequence[MessageRow]) -> set[str]:
+        # A turn under way elsewhere is taken in when it has ended; it will stand behind ours then.
+        last = {row.turn: row for row in rows if row.turn}
+        unfinished = set()
+        for turn_id, row in last.items():
+            message = self._new_known(row).record.to_message()
+            if message["role"] != "assistant" or any("toolUse" in c for c in message["content"]):
+                unfinished.add(turn_id)
+        return unfinished
+
+    def _new_known(self, row: MessageRow) -> _Known:
+        record = self._store.codec.read_message(self._session_id, self._agent_id, row)
+        return _Known(row.message_id, row.write_id, row.version, row.turn, record)
+
+    def _replace_content(self, known: _Known, row: MessageRow) -> None:
+        fresh = self._new_known(row).record
+        message: Any = known.record.to_message()
+        message.clear()
+        message.update(fresh.to_message())
+        if fresh.redact_message is not None:
+            known.record.redact_message = message
+        known.version = row.version
+
+    def _remove(self, messages: list[Message], known: _Known) -> None:
+        self._known.remove(known)
+        place = _place(messages, known)
+        if place is not None:
+            del messages[place]
+
+    def _insert(self, messages: list[Message], known: _Known) -> None:
+        index = bisect_left(self._known, known)
+        place = None
+        for before in reversed(self._known[:index]):
+            place = _place(messages, before)
+            if place is not None:
+                place += 1
+                break
+        if place is None:
+            behind = (_place(messages, one) for one in self._known[index:])
+            place = next((found for found in behind if found is not None), len(messages))
+        messages.insert(place, known.record.to_message())
+        insort(self._known, known)
+
+    def _check_fence(self) -> None:
+        if self._fence is not None:
+            raise self._fence
+
+
+def _place(messages: Sequence[Message], known: _Known) -> int | None:
+    message = known.record.to_message()
+    return next((i for i, one in enumerate(messages) if one is message), None)
+
+
+def _continues(latest: Message, message: Message, memory: Sequence[Message]) -> bool:
+    """Tell whether a message is the latest one with more content, which it has replaced."""
+    tracking_id = message.get("tracking_id")
+    if tracking_id is None or latest is message or latest.get("tracking_id") != tracking_id:
+        return False
+    return not any(one is latest for one in memory[-2:])
+
+
+def _bring_in(state: Any, merged: dict[str, Any]) -> None:
+    """Set what a merge has changed on an agent's state, and leave the rest as it is."""
+    current = state.get()
+    for key in current.keys() - merged.keys():
+        state.delete(key)
+    for key, value in merged.items():
+        if key not in current or not same(current[key], value):
+            state.set(key, value)
+
+
+def agent_record(agent: Any) -> SessionAgent:
+    """Give an agent's record as Strands makes it."""
+    from_bidi_agent = getattr(SessionAgent, "from_bidi_agent", None)  # of older versions
+    if from_bidi_agent is not None and not hasattr(agent, "conversation_manager"):
+        return from_bidi_agent(agent)  # type: ignore[no-any-return]
+    return SessionAgent.from_agent(agent)

@@ -1,0 +1,77 @@
+"""Blocking calls from coroutines: off the event loop, in order, in a bounded number of threads."""
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+MAX_THREADS = 32
+"""Threads of this process that wait for databases on behalf of coroutines."""
+
+_pool: ThreadPoolExecutor | None = None
+_pool_lock = threading.Lock()
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool  # noqa: PLW0603 - one pool a process, made when it is first needed
+    with _pool_lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="strands-persql")
+        return _pool
+
+
+def _forget_threads() -> None:
+    global _pool, _pool_lock
+    _pool, _pool_lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
+
+
+async def in_thread(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """Call in a thread and await it; once begun it is finished, even if that is cancelled."""
+    return await Queue().run(lambda: call(*args, **kwargs))
+
+
+class Queue:
+    """Runs calls one after the other, in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        """Start with nothing to do; a thread is taken only while there is."""
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._busy = False
+
+    async def run(self, call: Callable[[], _T]) -> _T:
+        """Await a call's turn and its end.
+
+        A cancelled awaiter doesn't stop the call: it keeps its place, and what is asked for
+        after it comes after it.
+        """
+        context = contextvars.copy_context()
+        future: Future[_T] = Future()
+        with self._lock:
+            self._waiting.append((lambda: context.run(call), future))
+            if not self._busy:
+                self._busy = True
+                _threads().submit(self._work)
+        return await asyncio.shield(asyncio.wrap_future(future))
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._busy = False
+                    return
+                call, future = self._waiting.popleft()
+            try:
+                future.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - it is the awaiter's to handle
+                future.set_exception(error)

@@ -1,0 +1,63 @@
+"""What a repository has done so far, counted."""
+
+import threading
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A repository's counters since it was made, or the difference of two such readings.
+
+    Attributes:
+        round_trips: Requests sent to the database, retries included.
+        retries: Requests among them that repeated one that failed in passing.
+        conflicts: Conditional writes that another writer's came before.
+        hits: Sessions or rows answered from memory.
+        misses: Sessions or rows that the database had to be asked for.
+        evictions: Sessions dropped from memory to stay within its limit.
+        cached_bytes: What the cache holds now, in bytes (a level, not a count).
+        rows_read: Rows that the database read, where it tells.
+        rows_written: Rows that the database wrote, where it tells.
+        cost_usd: What the requests cost, in US dollars, where the service tells.
+    """
+
+    round_trips: int = 0
+    retries: int = 0
+    conflicts: int = 0
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+    cached_bytes: int = 0
+    rows_read: int = 0
+    rows_written: int = 0
+    cost_usd: float = 0.0
+
+    def __sub__(self, earlier: "Stats") -> "Stats":
+        """Tell what was counted since an earlier reading; levels stay as they are."""
+        counted = {
+            field.name: getattr(self, field.name) - getattr(earlier, field.name)
+            for field in fields(self)
+            if field.name != "cached_bytes"
+        }
+        return replace(self, **counted)
+
+
+class Counters:
+    """Counts from many threads, for `Stats`."""
+
+    def __init__(self) -> None:
+        """Start at zero."""
+        self._lock = threading.Lock()
+        self._stats = Stats()
+
+    def add(self, **counts: int | float) -> None:
+        """Add to counters by their names in `Stats`."""
+        with self._lock:
+            self._stats = replace(
+                self._stats,
+                **{name: getattr(self._stats, name) + count for name, count in counts.items()},
+            )
+
+    def read(self) -> Stats:
+        """Give the counters as they are now."""
+        return self._stats

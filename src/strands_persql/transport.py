@@ -1,0 +1,269 @@
+"""One round trip: statements out, rows in, retried, counted, and told apart when they fail."""
+
+import inspect
+import logging
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import telemetry
+from .databases.protocol import Database, Statement
+from .errors import (
+    AccessDeniedError,
+    DatabaseError,
+    OutcomeUnknownError,
+    SchemaError,
+    StatementError,
+    UnavailableError,
+)
+from .retry import Cause, Failure, RetryPolicy, classify
+from .schema import WRITE_ID_LENGTH, Schema
+from .stats import Counters
+
+logger = logging.getLogger(__name__)
+
+MAX_STATEMENTS = 100
+DEFAULT_MAX_ROW_BYTES = 2_000_000
+
+Rows = list[Mapping[str, Any]]
+
+
+def new_write_id() -> str:
+    """Make an id for one logical write, kept through all its retries."""
+    return uuid.uuid4().hex[:WRITE_ID_LENGTH]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a round trip brought back.
+
+    Attributes:
+        rows: The rows of each statement, in order.
+        ambiguous: Whether an earlier try of this request may have been applied too.
+    """
+
+    rows: list[Rows]
+    ambiguous: bool
+
+
+class Transport:
+    """Sends batches to a database and makes the tables the first time they are missed."""
+
+    def __init__(
+        self, database: Database, schema: Schema, retry: RetryPolicy, counters: Counters
+    ) -> None:
+        """Initialize without asking the database for anything."""
+        self.database = database
+        self.max_row_bytes: int | None = getattr(database, "max_row_bytes", DEFAULT_MAX_ROW_BYTES)
+        self._schema = schema
+        self._retry = retry
+        self._counters = counters
+        self._takes_key = _takes_idempotency_key(database)
+
+    def run(
+        self,
+        statements: Sequence[Statement],
+        *,
+        writes: bool = False,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+    ) -> Answer:
+        """Run statements in one transaction and one round trip, and again while that may help.
+
+        Args:
+            statements: What to run, 100 at the most.
+            writes: Whether any of them may change something.
+            session_id: The session, for errors and traces.
+            agent_id: The agent, for errors and traces.
+
+        Raises:
+            DatabaseError: As its subclasses say.
+            SchemaError: If tables are missing and this access can't create them.
+        """
+        context = {"session_id": session_id, "agent_id": agent_id}
+        try:
+            return self._attempt(statements, writes, context)
+        except _SchemaMissingError as missing:
+            logger.debug("prefix=<%s> | tables missing or old, setting up", self._schema.prefix)
+            self.setup()
+            try:
+                answer = self._attempt(statements, writes, context)
+            except _SchemaMissingError as still:
+                raise self._schema_error(still.error, context) from still.error
+            return Answer(answer.rows, answer.ambiguous or missing.ambiguous)
+
+    def setup(self) -> None:
+        """Create the tables that aren't there and bring those of 0.1 up to date.
+
+        Raises:
+            SchemaError: If this access may not do that.
+        """
+        context = {"session_id": None, "agent_id": None}
+        upgrade: list[Statement] = []
+        try:
+            described = self._attempt(
+                [*self._schema.create(), *self._schema.describe()], True, context
+            ).rows[-4:]
+            upgrade = self._schema.upgrade(described)
+            if upgrade:
+                self._attempt(upgrade, True, context)
+        except (_SchemaMissingError, AccessDeniedError, StatementError) as error:
+            if "duplicate column name" in str(error.__cause__ or error):
+                return self.setup()  # another process upgraded at the same moment
+            raise self._schema_error(error, context, upgrade) from error
+        return None
+
+    def _attempt(
+        self, statements: Sequence[Statement], writes: bool, context: dict[str, Any]
+    ) -> Answer:
+        options: dict[str, Any] = {"transaction": True}
+        if writes and self._takes_key:
+            options["idempotency_key"] = uuid.uuid4().hex
+        failures: list[Failure] = []
+
+        def send() -> list[Rows]:
+            self.count(round_trips=1)
+            with telemetry.round_trip(
+                context["session_id"], context["agent_id"], len(statements)
+            ) as span:
+                try:
+                    results = self.database.batch(statements, **options)
+                except Exception as error:
+                    failures.append(classify(error))
+                    raise
+                rows = [_rows(result) for result in _results(results)]
+                usage = _usage(_results(results))
+                self._counters.add(**usage)
+                span.set_attributes({f"strands_persql.{k}": v for k, v in usage.items()})
+            return rows
+
+        try:
+            rows = self._retry.call(send, lambda: self.count(retries=1))
+        except Exception as error:
+            raise _translate(error, failures, writes, context) from error
+        if len(rows) != len(statements):
+            raise StatementError(
+                f"the database answered {len(rows)} results to {len(statements)} statements",
+                **context,
+            )
+        return Answer(rows, any(failure.may_have_applied for failure in failures))
+
+    def count(self, **counts: int) -> None:
+        """Add to the repository's counters."""
+        self._counters.add(**counts)
+        for name, amount in counts.items():
+            telemetry.count(name, amount)
+
+    def _schema_error(
+        self, error: Exception, context: dict[str, Any], upgrade: Sequence[Statement] = ()
+    ) -> SchemaError:
+        cause = error.error if isinstance(error, _SchemaMissingError) else error
+        sql = ";\n".join([*self._schema.create_sql(), *(one["sql"] for one in upgrade)]) + ";"
+        return SchemaError(
+            f"the tables {self._schema.prefix}* are missing or old and could not be set up"
+            f" ({cause}). Let someone whose token may create tables call"
+            f" PerSQLSessionRepository(database, table_prefix={self._schema.prefix!r}).setup()"
+            f" once, or run this SQL:\n{sql}",
+            sql=sql,
+            **context,
+        )
+
+
+class _SchemaMissingError(Exception):
+    def __init__(self, error: Exception, ambiguous: bool) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.ambiguous = ambiguous
+
+
+def _translate(
+    error: Exception, failures: list[Failure], writes: bool, context: dict[str, Any]
+) -> Exception:
+    if not failures:
+        return error
+    last = failures[-1]
+    unknown = writes and any(failure.may_have_applied for failure in failures)
+    if last.cause is Cause.SCHEMA:
+        return _SchemaMissingError(error, unknown)
+    where = f"session {context['session_id']!r}" if context["session_id"] else "the database"
+    if context["agent_id"]:
+        where += f", agent {context['agent_id']!r}"
+    said = f"{type(error).__name__}: {error}"
+    details: dict[str, Any] = {"status": last.status, "kind": last.kind, **context}
+    if unknown:
+        return OutcomeUnknownError(
+            f"the answer to a write for {where} was lost after {len(failures)} tries ({said});"
+            " it may have been applied. Write again: a write that was applied knows itself",
+            **details,
+        )
+    if last.cause is Cause.TRANSIENT:
+        return UnavailableError(
+            f"the database could not be reached for {where} in {len(failures)} tries ({said});"
+            " nothing was written. Try later, or allow more time with RetryPolicy(budget=...)",
+            **details,
+        )
+    if last.cause is Cause.ACCESS:
+        return AccessDeniedError(
+            f"the database refused access for {where} ({said}). Check the token, its role and"
+            " scope, and the namespace's balance",
+            **details,
+        )
+    kind: type[DatabaseError] = StatementError
+    return kind(f"the database refused a statement for {where} ({said})", **details)
+
+
+def _takes_idempotency_key(database: Database) -> bool:
+    try:
+        parameters = inspect.signature(database.batch).parameters
+    except (TypeError, ValueError):
+        return False
+    return "idempotency_key" in parameters
+
+
+def _results(answer: Any) -> Sequence[Any]:
+    # The SDK's shape for a batch isn't documented for Python: a list, or an object around one.
+    if isinstance(answer, Mapping):
+        for name in ("data", "results"):
+            if isinstance(answer.get(name), Sequence):
+                return answer[name]  # type: ignore[no-any-return]
+    return answer if isinstance(answer, Sequence) else list(answer)
+
+
+def _rows(result: Any) -> Rows:
+    if result is None:
+        return []
+    data = result.get("data") if isinstance(result, Mapping) else getattr(result, "data", result)
+    if isinstance(data, Mapping):  # the wire's own shape, one level down
+        result, data = data, data.get("rows")
+    if data is None and isinstance(result, Mapping):
+        data = result.get("rows")
+    if not isinstance(data, Iterable):
+        return []
+    rows = list(data)
+    if rows and not isinstance(rows[0], Mapping):
+        columns = result["columns"]
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+    return rows
+
+
+def _usage(results: Sequence[Any]) -> dict[str, int | float]:
+    usage: dict[str, int | float] = {"rows_read": 0, "rows_written": 0, "cost_usd": 0.0}
+    for result in results:
+        if not isinstance(result, Mapping):
+            continue
+        meta = result.get("meta")
+        for name, spellings in _USAGE.items():
+            for source in (result, meta if isinstance(meta, Mapping) else {}):
+                value = next((source[key] for key in spellings if source.get(key)), None)
+                if isinstance(value, (int, float)):
+                    usage[name] += value
+                    break
+    return usage
+
+
+_USAGE = {
+    "rows_read": ("rows_read", "rowsRead"),
+    "rows_written": ("rows_written", "rowsWritten"),
+    "cost_usd": ("cost_usd", "costUsd"),
+}

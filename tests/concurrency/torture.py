@@ -1,0 +1,299 @@
+"""Many writers on one session, while all that can go wrong goes wrong; then the tables are judged.
+
+By hand, at any size::
+
+    python -m tests.concurrency.torture --operations 10000 --writers 8 --database file \
+        --faults --kill --commit message --seed 1
+
+Each writer is a process (or one of a process's threads) that calls a real agent: plain turns,
+turns with tools that count in the agent's state, redactions, models that fail half-way, restarts.
+All of them share one session and one agent. Requests are lost before and after they were
+applied, doubled and delayed, and writers are killed with SIGKILL and started again.
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from strands_persql import RestClient
+from strands_persql.databases.protocol import Value
+from tests.concurrency.checker import Query, Row, Violation, check, check_blocks, read_tables
+from tests.concurrency.journal import Entry, read_journal
+from tests.concurrency.writer import AGENT, SESSION, Settings, Weather, run_process
+from tests.engine.engine import Engine
+from tests.engine.proxy import FaultProxy, Request
+
+_NETWORK_FAULTS = (
+    "500_before",
+    "500_after",
+    "429:0.01",
+    "cut_answer",
+    "close_before",
+    "close_after",
+    "reset_after",
+    "not_json",
+    "not_json_before",
+    "duplicate",
+    "duplicate_first",
+    "delay_duplicate:1",
+    "delay_duplicate:7",
+    "latency:0.8",
+    "latency_after:0.8",
+)
+_WATCHED = 200  # messages that the watch looks at, from the end on
+
+
+@dataclass
+class Report:
+    """What a run came to."""
+
+    settings: Settings
+    seconds: float
+    violations: list[Violation]
+    figures: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        rate = self.figures["turns"] / self.seconds
+        lines = [
+            f"{count:>8} {name}" for name, count in sorted(self.figures.items()) if count
+        ]
+        lines += [f"{self.seconds:8.1f} seconds, {rate:.1f} turns a second"]
+        lines += [f"VIOLATION {violation}" for violation in self.violations[:50]]
+        lines += [f"{len(self.violations)} violations"]
+        return "\n".join(lines)
+
+
+def torture(settings: Settings, *, engine: Engine | None = None, limit: float = 3600.0) -> Report:
+    """Run writers until their operations are done, and judge what they left.
+
+    Args:
+        settings: What to run. Where its folder has journals of an earlier run, that goes on.
+        engine: The engine to run over, or None for a file.
+        limit: Seconds after which writers that aren't at their end are a violation.
+    """
+    began = time.monotonic()
+    with _opened(settings, engine) as (told, query, settle):
+        run = _Run(told, query, began + limit)
+        run.drive()
+        seconds = time.monotonic() - began
+        settle()
+        tables = read_tables(query, SESSION, AGENT)
+    writers = range(settings.writers * settings.threads)
+    journals = {number: read_journal(settings.journal(number)) for number in writers}
+    found = check(tables, journals, commit=settings.commit)
+    figures = run.figures + _figures(journals)
+    figures["messages stored"] = len(tables.messages)
+    figures["versions of the agent"] = tables.agents[0]["version"] if tables.agents else 0
+    return Report(settings, seconds, [*run.violations, *found], figures)
+
+
+class _Run:
+    """Starts writers, kills them, starts them again, and looks at the tables meanwhile."""
+
+    def __init__(self, settings: Settings, query: Query, deadline: float) -> None:
+        self.violations: list[Violation] = []
+        self.figures: Counter[str] = Counter()
+        self._settings, self._query, self._deadline = settings, query, deadline
+        self._chance = random.Random(settings.seed)  # noqa: S311 - repeatable
+        self._context = multiprocessing.get_context("spawn")
+        self._lives: Counter[int] = Counter()
+        self._running: dict[int, Any] = {}
+        self._last: Row | None = None
+
+    def drive(self) -> None:
+        """Run until every writer is at its end."""
+        for process in range(self._settings.writers):
+            self._start(process)
+        kill_at = time.monotonic() + self._pause() + 1.0
+        watch_at = time.monotonic() + 0.5
+        try:
+            while self._running:
+                time.sleep(0.02)
+                self._bury()
+                now = time.monotonic()
+                if now > self._deadline:
+                    self._complain("crash", f"writers {list(self._running)} don't come to an end")
+                    return
+                if self._settings.kill and now > kill_at:
+                    kill_at = now + self._pause()
+                    self._kill()
+                if now > watch_at:
+                    watch_at = now + 0.3
+                    self._watch()
+        finally:
+            for one in self._running.values():
+                one.kill()
+                one.join()
+
+    def _pause(self) -> float:
+        return self._chance.expovariate(0.5) + 0.2
+
+    def _start(self, process: int) -> None:
+        one = self._context.Process(
+            target=run_process, args=(self._settings, process, self._lives[process])
+        )
+        one.start()
+        self._lives[process] += 1
+        self._running[process] = one
+
+    def _kill(self) -> None:
+        if self._running:
+            self._running[self._chance.choice(sorted(self._running))].kill()
+
+    def _bury(self) -> None:
+        for process, one in list(self._running.items()):
+            if one.is_alive():
+                continue
+            del self._running[process]
+            code = one.exitcode
+            one.close()
+            if code == 0:
+                continue
+            if code == -9:
+                self.figures["kills"] += 1
+            else:
+                self._complain("crash", f"the process of writer {process} ended with {code}")
+            if code == -9 or self._lives[process] < 3:
+                self._start(process)
+
+    def _watch(self) -> None:
+        """Look at the newest messages, which must be in order at any moment, and at the version."""
+        try:
+            tables = read_tables(self._query, SESSION, AGENT, newest=_WATCHED)
+        except sqlite3.OperationalError:
+            return  # there are no tables yet
+        self.figures["looks at the tables meanwhile"] += 1
+        # The stretch begins anywhere, in the middle of a turn too.
+        self.violations += check_blocks(tables.messages)
+        for row in tables.agents:
+            last, self._last = self._last, row
+            if last is None:
+                continue
+            for column in ("version", "epoch"):
+                if row[column] < last[column]:
+                    self._complain("version", f"{column} {row[column]} after {last[column]}")
+            if (row["created_at"], row["write_id"]) != (last["created_at"], last["write_id"]):
+                self._complain("creation time", f"{row['created_at']} was {last['created_at']}")
+
+    def _complain(self, kind: Any, what: str) -> None:
+        self.violations.append(Violation(kind, what))
+
+
+@contextlib.contextmanager
+def _opened(settings: Settings, engine: Engine | None) -> Iterator[Any]:
+    """Give the settings with the database's address, what reads it, and what ends late copies."""
+    if engine is None:
+        yield settings, _sqlite_query(settings.file), lambda: None
+        return
+    name = f"acme/t-{uuid.uuid4().hex[:12]}"
+    with FaultProxy(engine.base_url, strip_idempotency_key=True) as proxy:
+        if settings.faults:
+            proxy.script = _script(proxy, settings)
+        told = replace(settings, address=proxy.base_url, name=name, key=engine.token())
+        with (
+            RestClient(engine.token(), base_url=engine.base_url) as direct,
+            RestClient(engine.token(), base_url=proxy.base_url) as through,
+        ):
+            database = direct.database(name)
+
+            def query(sql: str, params: Sequence[Value]) -> list[dict[str, Any]]:
+                return list(database.query(sql, params)["data"])
+
+            def settle() -> None:
+                proxy.script = None
+                time.sleep(1.0)  # for what is held up on its way
+                for _ in range(10):
+                    through.database(name).query("SELECT 1")
+
+            yield told, query, settle
+
+
+def _sqlite_query(path: Path) -> Query:
+    def query(sql: str, params: Sequence[Value]) -> list[dict[str, Any]]:
+        if not path.exists():
+            raise sqlite3.OperationalError(f"{path} isn't there")
+        with contextlib.closing(sqlite3.connect(path, timeout=10.0)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql, params)]
+
+    return query
+
+
+def _script(proxy: FaultProxy, settings: Settings) -> Any:
+    chance = random.Random(settings.seed)  # noqa: S311 - repeatable
+    weather = Weather(chance, _NETWORK_FAULTS, outage=40 * settings.writers)
+
+    def choose(request: Request) -> Any:
+        # The proxy remembers every request, which a long run has too many of.
+        del proxy.requests[:-1000]
+        return weather(request)
+
+    return choose
+
+
+def _figures(journals: dict[int, list[Entry]]) -> Counter[str]:
+    figures: Counter[str] = Counter()
+    for entries in journals.values():
+        for entry in entries:
+            kind = entry["kind"]
+            if kind in ("failed", "crashed"):
+                figures[f"calls that raised {entry['error']}" if kind == "failed" else kind] += 1
+            elif kind == "started":
+                figures["restarts"] += 1
+            elif kind == "turn":
+                figures["turns"] += 1
+            elif kind == "ran":
+                figures["increments"] += 1
+            elif kind == "acknowledged":
+                figures["messages acknowledged"] += len(entry["tokens"])
+    return figures
+
+
+def _settings(arguments: Sequence[str] | None, folder: Path) -> tuple[Settings, str, float]:
+    parser = argparse.ArgumentParser(prog="python -m tests.concurrency.torture")
+    parser.add_argument("--operations", type=int, default=1000)
+    parser.add_argument("--writers", type=int, default=8, help="processes")
+    parser.add_argument("--threads", type=int, default=1, help="writers in each process")
+    parser.add_argument("--database", choices=["file", "engine"], default="file")
+    parser.add_argument("--faults", action="store_true")
+    parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--commit", choices=["message", "turn"], default="message")
+    parser.add_argument("--on-conflict", choices=["merge", "raise"], default="merge")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--window", type=int, default=40, help="messages in an agent's memory")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds")
+    parser.add_argument("--folder", type=Path, help="where to leave the file and the journals")
+    chosen = vars(parser.parse_args(arguments))
+    database, limit = chosen.pop("database"), chosen.pop("limit")
+    kept = chosen.pop("folder")
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+    return Settings(folder=kept or folder, **chosen), database, limit
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the arguments say, and say what came of it; 1 if anything was wrong."""
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        settings, database, limit = _settings(arguments, Path(folder))
+        if database == "engine":
+            with Engine() as engine:
+                report = torture(settings, engine=engine, limit=limit)
+        else:
+            report = torture(settings, limit=limit)
+    sys.stdout.write(f"{report}\n")
+    return 1 if report.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,380 @@
+"""One writer of the torture: a real agent, called again and again, and what it was told."""
+
+import contextlib
+import itertools
+import json
+import random
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from strands import Agent, tool
+from strands.agent.conversation_manager import SlidingWindowConversationManager
+from strands.hooks import HookProvider, HookRegistry, MessageAddedEvent
+from strands.types.content import Message, Messages
+
+from strands_persql import (
+    ConflictError,
+    Database,
+    LocalDatabase,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RestClient,
+    RetryPolicy,
+)
+from strands_persql.errors import OutcomeUnknownError, UnavailableError
+from strands_persql.testing import Fault, FaultyDatabase, Redact, Reply, ScriptedModel, ToolCall
+from tests.concurrency.checker import counted
+from tests.concurrency.journal import TOKEN, Journal, read_journal, token, writer_of
+
+SESSION = "torture"
+AGENT = "shared"
+
+_TURNS = {"plain": 40, "tool": 25, "tools": 10, "chain": 5, "redact": 12, "fail": 8}  # weights
+_FAULTS: tuple[Fault, ...] = (
+    "lost_request",
+    "lost_answer",
+    "duplicate",
+    "delayed_duplicate",
+    "locked",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all writers of a run are told.
+
+    Attributes:
+        folder: Where the file and the journals are.
+        operations: Calls of an agent and restarts, over all writers.
+        writers: How many processes.
+        threads: How many writers each process has; they share its repository.
+        commit: When messages are stored.
+        on_conflict: What becomes of a lost race.
+        faults: Whether the database's round trips go wrong.
+        kill: Whether writers are killed.
+        seed: What decides, where chance does.
+        window: How many messages an agent keeps in memory.
+        address: The engine's address; empty for a file.
+        name: The database's name on the engine.
+        key: What the engine takes as a token.
+    """
+
+    folder: Path
+    operations: int = 400
+    writers: int = 4
+    threads: int = 1
+    commit: Literal["message", "turn"] = "message"
+    on_conflict: Literal["merge", "raise"] = "merge"
+    faults: bool = False
+    kill: bool = False
+    seed: int = 0
+    window: int = 40
+    address: str = ""
+    name: str = ""
+    key: str = ""
+
+    @property
+    def file(self) -> Path:
+        """The database's file."""
+        return self.folder / "torture.db"
+
+    def journal(self, writer: int) -> Path:
+        """A writer's journal."""
+        return self.folder / f"writer-{writer}.jsonl"
+
+
+def run_process(settings: Settings, process: int, life: int) -> None:
+    """Run the writers of one process until their operations are done.
+
+    Args:
+        settings: What they are told.
+        process: The process's number.
+        life: How often it was started before.
+    """
+    chance = random.Random(f"{settings.seed}-{process}-{life}")  # noqa: S311 - repeatable faults
+    first = process * settings.threads
+    retry = RetryPolicy(budget=1.0, first_wait=0.002, max_wait=0.05)
+    with _open_database(settings, chance) as database:
+        repository = PerSQLSessionRepository(
+            database, on_conflict=settings.on_conflict, retry=retry
+        )
+        writers = [Writer(settings, first + n, life, repository) for n in range(settings.threads)]
+        threads = [threading.Thread(target=one.work) for one in writers[1:]]
+        for thread in threads:
+            thread.start()
+        writers[0].work()
+        for thread in threads:
+            thread.join()
+        if isinstance(database, FaultyDatabase):
+            database.deliver_late()
+
+
+@contextlib.contextmanager
+def _open_database(settings: Settings, chance: random.Random) -> Iterator[Database]:
+    if settings.address:
+        with RestClient(settings.key, base_url=settings.address, timeout=0.5) as client:
+            yield client.database(settings.name)
+        return
+    with LocalDatabase(settings.file, busy_timeout=10.0) as local:
+        if settings.faults:
+            weather = Weather(chance, _FAULTS)
+            yield FaultyDatabase(local, weather, duplicate_after=chance.randint(1, 4))
+        else:
+            yield local
+
+
+class Weather:
+    """Chooses the fault of each round trip: now and then one, and seldom many in a row."""
+
+    def __init__(
+        self, chance: random.Random, faults: tuple[Any, ...], rate: float = 0.08, outage: int = 60
+    ) -> None:
+        """Take what chance decides between.
+
+        Args:
+            chance: What decides.
+            faults: What can happen.
+            rate: How many round trips go wrong, as a share.
+            outage: How many go wrong in a row, at the most, when many do.
+        """
+        self._chance, self._faults, self._rate = chance, faults, rate
+        self._longest = outage
+        self._outage = 0
+
+    def __call__(self, _: object) -> Any:
+        """Give the fault of the next round trip, or None."""
+        if self._outage == 0 and self._chance.random() < self._rate / 20:
+            self._outage = self._chance.randint(2, self._longest)
+        if self._outage:
+            self._outage -= 1
+        elif self._chance.random() >= self._rate:
+            return None
+        return self._chance.choice(self._faults)
+
+
+class ScriptedError(Exception):
+    """What a model raises because the script says so."""
+
+
+class Writer(HookProvider):
+    """Calls an agent, restarts it, and writes down what it was told.
+
+    Args:
+        settings: What all writers are told.
+        number: The writer's number.
+        life: How often its process was started before.
+        repository: Where the session is.
+    """
+
+    def __init__(
+        self, settings: Settings, number: int, life: int, repository: PerSQLSessionRepository
+    ) -> None:
+        self._settings, self._number, self._repository = settings, number, repository
+        self._chance = random.Random(  # noqa: S311 - repeatable
+            f"{settings.seed}-{number}-{life}"
+        )
+        path = settings.journal(number)
+        entries = read_journal(path)
+        self._journal = Journal(path)
+        turns = sum(entry["kind"] == "turn" for entry in entries)
+        starts = sum(entry["kind"] == "started" for entry in entries)
+        self._next_turn = turns
+        total = settings.writers * settings.threads
+        self._left = settings.operations // total - turns - starts
+        self._over = any(entry["kind"] == "finished" for entry in entries)
+        self._lock = threading.Lock()
+        self._agent: Agent | None = None
+        self._manager: PerSQLSessionManager | None = None
+        self._model = ScriptedModel(self._reply)
+        self._script: Iterator[Reply] = iter(())
+        self._tokens: list[str] = []
+        self._acknowledged: set[str] = set()  # of this agent's life
+        self._secrets: list[str] = []
+        self._since = 0.0
+
+    def work(self) -> None:
+        """Do all operations."""
+        if self._over:
+            return
+        while self._left > 0:
+            try:
+                if self._agent is None or self._chance.random() < 0.1:
+                    self._restart()
+                else:
+                    self._call(self._agent)
+            except Exception as error:  # noqa: BLE001 - whatever it is goes into the journal
+                self._judge(error)
+        with contextlib.suppress(Exception):
+            self._stop()
+        self._journal.write("finished")
+        self._journal.close()
+
+    def register_hooks(self, registry: HookRegistry, **kwargs: Any) -> None:
+        """Listen behind the session manager: when this is called, it has stored the message."""
+        if self._settings.commit == "message":
+            registry.add_callback(
+                MessageAddedEvent, lambda event: self._acknowledge(event.agent)
+            )
+
+    # -- opening and closing -----------------------------------------------------------------------
+
+    def _restart(self) -> None:
+        if self._chance.random() < 0.5:
+            self._stop()
+        self._agent = self._manager = None
+        asked = time.monotonic()
+        manager = PerSQLSessionManager(
+            SESSION, repository=self._repository, commit=self._settings.commit
+        )
+        agent = Agent(
+            model=self._model,
+            agent_id=AGENT,
+            session_manager=manager,
+            conversation_manager=SlidingWindowConversationManager(
+                window_size=self._settings.window
+            ),
+            tools=[self._make_tool()],
+            hooks=[self],
+            callback_handler=None,
+        )
+        self._since = asked
+        self._acknowledged, self._secrets = set(_own(self._number, agent.messages)), []
+        self._agent, self._manager = agent, manager
+        self._left -= 1
+        self._journal.write("started", counted=self._counted(agent))
+
+    def _stop(self) -> None:
+        if self._manager is not None and self._agent is not None:
+            self._manager.close()
+            self._acknowledge(self._agent)
+
+    # -- a turn --------------------------------------------------------------------------------
+
+    def _call(self, agent: Agent) -> None:
+        number, kind = self._next_turn, self._chance.choices([*_TURNS], [*_TURNS.values()])[0]
+        self._next_turn += 1
+        self._left -= 1
+        secret = f"secret-{self._number}-{number}" if kind == "redact" else None
+        prompt, script, parts = self._plan(kind, number, secret)
+        self._script = iter(script)
+        self._tokens = [token(self._number, number, part) for part in parts]
+        self._journal.write("turn", tokens=self._tokens, secret=secret)
+        if secret is not None:
+            self._secrets.append(secret)
+        if self._settings.commit == "message":
+            self._since = time.monotonic()
+        try:
+            agent(prompt)
+        except Exception as error:
+            if not isinstance(getattr(error, "original_exception", error), ScriptedError):
+                raise
+        self._acknowledge(agent)
+        if self._secrets:
+            self._journal.write("redacted", secrets=self._secrets)
+            self._secrets = []
+
+    def _plan(
+        self, kind: str, number: int, secret: str | None
+    ) -> tuple[str, list[Reply], list[str]]:
+        def name(part: str) -> str:
+            return token(self._number, number, part)
+
+        def call(index: int) -> ToolCall:
+            return ToolCall("count", {"call": name(f"c{index}")}, f"call-{self._number}-{number}-{index}")
+
+        prompt, answer = f"question {name('u')}", f"answer {name('a')}"
+        if kind == "redact":
+            return (
+                f"{prompt} {secret}",
+                [Redact(f"[redacted] {name('u')}", answer)],
+                ["u", "a"],
+            )
+        if kind == "tools":
+            return prompt, [[call(0), call(1)], answer], ["u", "c0", "c1", "r0", "r1", "a"]
+        if kind == "chain":
+            return prompt, [call(0), call(1), answer], ["u", "c0", "r0", "c1", "r1", "a"]
+        if kind == "tool":
+            return prompt, [call(0), answer], ["u", "c0", "r0", "a"]
+        if kind == "fail":
+            return prompt, [call(0), ScriptedError("as scripted")], ["u", "c0", "r0"]
+        return prompt, [answer], ["u", "a"]
+
+    def _reply(self, messages: Messages) -> Reply:
+        self._model.calls.clear()
+        self._show(messages)
+        return next(self._script)
+
+    def _show(self, messages: Messages) -> None:
+        """Write down, for some calls, what the model was given."""
+        if self._next_turn % 4 == 0 or len(messages) <= 8:
+            names = [name for message in messages for name in _tokens(message)]
+            self._journal.write("shown", tokens=names, since=self._since)
+
+    def _make_tool(self) -> Any:
+        @tool
+        def count(call: str) -> str:
+            """Count up by one.
+
+            Args:
+                call: Names the call.
+            """
+            return self._count_up(call)
+
+        return count
+
+    def _count_up(self, call: str) -> str:
+        """Count under the writer's own key, and under its own within one that all share."""
+        agent, key = self._agent, f"w{self._number}"
+        assert agent is not None
+        with self._lock:  # Strands may run two tools at once
+            self._journal.write("ran")
+            own = agent.state.get(key) or {}
+            agent.state.set(key, {"count": own.get("count", 0) + 1, "last": call})
+            shared = agent.state.get("shared") or {}
+            by = shared.get("by") or {}
+            by[key] = by.get(key, 0) + 1
+            agent.state.set("shared", {"by": by, "last": call})
+        return call.replace(".c", ".r")
+
+    # -- what came of it -----------------------------------------------------------------------
+
+    def _acknowledge(self, agent: Any) -> None:
+        """Write down that all of the writer's messages in the agent's memory are stored."""
+        names = []
+        for message in reversed(agent.messages):
+            own = [name for name in _tokens(message) if writer_of(name) == self._number]
+            if own and own[0] in self._acknowledged:
+                break
+            names += own[::-1]
+        self._acknowledged.update(names)
+        self._journal.write("acknowledged", tokens=names[::-1], counted=self._counted(agent))
+
+    def _judge(self, error: Exception) -> None:
+        """Write down what went wrong, and go on with the same agent where that may be."""
+        cause = getattr(error, "original_exception", error)
+        if isinstance(cause, (UnavailableError, OutcomeUnknownError)):
+            self._journal.write("failed", error=type(cause).__name__)
+            return
+        self._agent = self._manager = None
+        if isinstance(cause, ConflictError):
+            self._journal.write("failed", error="ConflictError")
+            return
+        self._left -= 1  # so that a writer that can't even start comes to an end
+        self._journal.write("crashed", error="".join(traceback.format_exception(error)))
+
+    def _counted(self, agent: Agent) -> list[int]:
+        return counted(agent.state.get(), self._number)
+
+
+def _tokens(message: Message) -> list[str]:
+    return list(dict.fromkeys(TOKEN.findall(json.dumps(message["content"]))))
+
+
+def _own(number: int, messages: Messages) -> Iterator[str]:
+    names = itertools.chain.from_iterable(map(_tokens, messages))
+    return (name for name in names if writer_of(name) == number)
