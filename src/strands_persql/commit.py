@@ -28,6 +28,12 @@ OnConflict: TypeAlias = Literal["merge", "raise"]
 MAX_MESSAGES = 80
 """Messages in one moment at the most, within the 100 statements of a batch."""
 
+MAX_REWRITES = 6
+"""Rewrites in one moment at the most, likewise."""
+
+MAX_BYTES = 4_000_000
+"""Bytes of messages in one moment, if it has more than one."""
+
 
 @dataclass
 class Base:
@@ -57,9 +63,14 @@ class Base:
     created_at: str
     stored: dict[str, Any]
     known: dict[str, Any]
-    last_write: str = ""
+    last_write: str = "-"
     size: int = 1
     unsettled: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def is_own(self, version: int, _stored: dict[str, Any], writes: str) -> bool:
+        """Tell whether a row is what the holder's own write has left, whose answer was lost."""
+        applied = any(write_id in writes for write_id, _ in self.unsettled)
+        return applied and version == self.version + 1
 
     def adopt(self, version: int, stored: dict[str, Any], writes: str = "") -> None:
         """Take over a row that another writer has left; what the holder knows stays."""
@@ -211,7 +222,9 @@ class Committer:
                 return self._settle(moment, attempted, content, merged)
             self._transport.count(conflicts=1)
             conflict = self._conflict(moment, content, attempted)
-            if self._on_conflict == "raise" or attempted.found is None:
+            if attempted.found is None:
+                raise conflict
+            if self._on_conflict == "raise" and not moment.base.is_own(*attempted.found):
                 raise conflict
             logger.debug("expected=<%s> | lost a race, merging: %s", moment.base.version, conflict)
             moment.base.adopt(*attempted.found)
@@ -290,7 +303,7 @@ class Committer:
         version, writes = int(found["version"]), found["writes"]
         stored = all(message.write_id in ids for message in moment.messages)
         written = content is None or write_id in writes
-        if stored and not written and answer.ambiguous:
+        if not written and (answer.ambiguous or moment.base.unsettled):
             self._refuse_to_guess(moment, version, writes)
         outcome = Outcome(
             ids,

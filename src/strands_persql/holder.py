@@ -10,7 +10,16 @@ from typing import Any
 from strands.types.content import Message
 from strands.types.session import SessionAgent, SessionMessage
 
-from .commit import MAX_MESSAGES, Base, Moment, NewMessage, Outcome, Rewrite
+from .commit import (
+    MAX_BYTES,
+    MAX_MESSAGES,
+    MAX_REWRITES,
+    Base,
+    Moment,
+    NewMessage,
+    Outcome,
+    Rewrite,
+)
 from .encoding import to_fields, to_json
 from .errors import ConflictError
 from .merge import same
@@ -207,8 +216,9 @@ class AgentHolder:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many messages wait as one transaction stores."""
-        return len(self._unsaved) >= MAX_MESSAGES
+        """Whether as much waits as one transaction stores."""
+        size = sum(len(one.row.data) for one in self._unsaved if one.row)
+        return len(self._unsaved) >= MAX_MESSAGES or size * 2 > MAX_BYTES
 
     def _latest(self) -> "_Known | _Unsaved | None":
         if self._unsaved:
@@ -250,9 +260,11 @@ class AgentHolder:
             pending = self._unsaved if messages else []
             if not pending and not self._rewrites and content is None:
                 return
-            while len(pending) > MAX_MESSAGES:
-                self._commit_some(agent, pending[:MAX_MESSAGES], None)
-                pending = self._unsaved
+            portion = _portion(pending)
+            while len(portion) < len(pending) or len(self._rewrites) > MAX_REWRITES:
+                self._commit_some(agent, portion, None)
+                pending = self._unsaved if messages else []
+                portion = _portion(pending)
             self._commit_some(agent, pending, content)
 
     def _commit_some(
@@ -266,7 +278,7 @@ class AgentHolder:
             self._base,
             content=None if content is None else content[1],
             messages=[NewMessage(one.write_id, one.row) for one in pending if one.row],
-            rewrites=list(self._rewrites),
+            rewrites=self._rewrites[:MAX_REWRITES],
             turn=turn.turn_id,
             first=self._after + 1 if turn.first is None and tried else turn.first,
             after=self._after,
@@ -283,7 +295,7 @@ class AgentHolder:
             for one in pending:
                 one.tried = True
             raise
-        self._rewrites = []
+        self._rewrites = self._rewrites[MAX_REWRITES:]
         if content is not None:
             self._content_text = content[0]
         if pending:
@@ -310,11 +322,11 @@ class AgentHolder:
         return text, content
 
     def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
-        for known in self._known:
-            moved_to = outcome.ids.get(known.write_id)
-            if moved_to is not None and moved_to != known.message_id:
+        if len(outcome.ids) > len(pending):  # the turn has moved behind another writer's
+            turn.first, turn.interleaved = None, True
+            for known in self._known:
+                moved_to = outcome.ids.get(known.write_id, known.message_id)
                 known.message_id = known.record.message_id = moved_to
-                turn.first, turn.interleaved = None, True
         for one in pending:
             stored_at = one.record.message_id = outcome.ids[one.write_id]
             self._known.append(_Known(stored_at, one.write_id, 1, turn.turn_id, one.record))
@@ -331,6 +343,7 @@ class AgentHolder:
         assert turn.first is not None
         complete_to, self._complete_to = self._complete_to, max(self._complete_to, turn.first)
         if getattr(agent.model, "stateful", False):  # the conversation is the model server's
+            self._known = [one for one in self._known if one.turn_id == turn.turn_id]
             return
         in_memory = {id(message) for message in agent.messages}
         self._known = [one for one in self._known if id(one.record.to_message()) in in_memory]
@@ -403,6 +416,16 @@ class AgentHolder:
     def _check_fence(self) -> None:
         if self._fence is not None:
             raise self._fence
+
+
+def _portion(unsaved: Sequence[_Unsaved]) -> Sequence[_Unsaved]:
+    """Give as many messages as one moment takes."""
+    size = 0
+    for index, one in enumerate(unsaved[:MAX_MESSAGES]):
+        size += len(one.row.data) if one.row else 0
+        if index and size > MAX_BYTES:
+            return unsaved[:index]
+    return unsaved[:MAX_MESSAGES]
 
 
 def _place(messages: Sequence[Message], known: _Known) -> int | None:

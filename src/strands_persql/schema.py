@@ -690,5 +690,5 @@ def _row_params(row: Row, write_id: str) -> list[Value]:
     return [row.data, write_id, row.created_at, row.updated_at]
 
 
-def _set_params(row: Row, write_id: str, previous_write_id: str = "") -> list[Value]:
+def _set_params(row: Row, write_id: str, previous_write_id: str = "-") -> list[Value]:
     return [row.data, f"{write_id} ", f"{previous_write_id} ", row.updated_at]

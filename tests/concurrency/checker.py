@@ -248,9 +248,7 @@ def _check_order(case: _Case) -> Iterator[Violation]:
     # What was never acknowledged may come late, after the death of its writer: a request that was
     # held up on its way. Between two lives of a writer only the acknowledged have an order.
     newest: dict[tuple[int, int | None], tuple[int, str]] = {}
-    for name in sorted(
-        case.places, key=lambda name: (case.places[name][0], _order(case, name))
-    ):
+    for name in sorted(case.places, key=lambda name: (case.places[name][0], _order(case, name))):
         writer = case.writers.get(writer_of(name))
         if writer is None or name not in writer.order:
             continue
@@ -360,23 +358,26 @@ def _check_history(case: _Case) -> Iterator[Violation]:
             if entry["kind"] == "acknowledged":
                 own += entry["tokens"]
             elif entry["kind"] == "shown":
-                yield from _check_shown(case, writer, entry, own)
+                yield from _check_shown(writer, entry, own)
                 yield from _check_freshness(case, entry, settled)
 
 
-def _check_shown(
-    case: _Case, writer: _Writer, entry: Entry, own: Sequence[str]
-) -> Iterator[Violation]:
-    shown, when = entry["tokens"], f"the model call of {entry['tokens'][-1:]}"
+def _check_shown(writer: _Writer, entry: Entry, own: Sequence[str]) -> Iterator[Violation]:
+    shown: list[str] = entry["tokens"]
+    when = f"the model call of {shown[-1:]}"
     for name, count in Counter(shown).items():
         if count > 1:
             yield Violation("history", f"{when} was shown {name} {count} times")
     run = max((writer.run[name] for name in shown if name in writer.run), default=0)
-    mine = [
-        writer.order[name]
-        for name in shown
-        if name in writer.acknowledged or writer.run.get(name) == run
-    ] if run else []
+    mine = (
+        [
+            writer.order[name]
+            for name in shown
+            if name in writer.acknowledged or writer.run.get(name) == run
+        ]
+        if run
+        else []
+    )
     if mine != sorted(mine):
         yield Violation("history", f"{when} was shown its writer's messages out of order")
     if mine:
@@ -385,9 +386,7 @@ def _check_shown(
             yield Violation("history", f"{when} wasn't shown {name}, which its writer had stored")
 
 
-def _check_freshness(
-    case: _Case, entry: Entry, settled: Sequence[float]
-) -> Iterator[Violation]:
+def _check_freshness(case: _Case, entry: Entry, settled: Sequence[float]) -> Iterator[Violation]:
     shown = set(entry["tokens"])
     places = [case.places[name][0] for name in shown if name in case.places]
     if not places:
@@ -405,8 +404,8 @@ def _check_freshness(
 def _settled(case: _Case) -> list[float]:
     """Tell of each message since when it, and the turn that it is of, were acknowledged whole.
 
-    A turn that isn't at its end moves behind others when it goes on: out of the window that a
-    model is shown, and into it again.
+    A turn without its answer may go on, and moves behind others when it does: out of the window
+    that a model is shown, and into it again. It is never settled.
     """
     times: dict[str, float] = {}
     for writer in case.writers.values():
@@ -415,6 +414,8 @@ def _settled(case: _Case) -> list[float]:
     for row in case.tables.messages:
         for name in tokens_of(row):
             ended[row["turn"]] = max(ended[row["turn"]], times.get(name, float("inf")))
+    answered = {row["turn"]: ".a" in row["data"] for row in case.tables.messages}
+    ended.update((turn, float("inf")) for turn, is_answered in answered.items() if not is_answered)
     return [ended[row["turn"]] for row in case.tables.messages]
 
 

@@ -65,9 +65,7 @@ class Report:
 
     def __str__(self) -> str:
         rate = self.figures["turns"] / self.seconds
-        lines = [
-            f"{count:>8} {name}" for name, count in sorted(self.figures.items()) if count
-        ]
+        lines = [f"{count:>8} {name}" for name, count in sorted(self.figures.items()) if count]
         lines += [f"{self.seconds:8.1f} seconds, {rate:.1f} turns a second"]
         lines += [f"VIOLATION {violation}" for violation in self.violations[:50]]
         lines += [f"{len(self.violations)} violations"]

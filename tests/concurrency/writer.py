@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import logging
 import random
 import threading
 import time
@@ -96,6 +97,7 @@ def run_process(settings: Settings, process: int, life: int) -> None:
         process: The process's number.
         life: How often it was started before.
     """
+    logging.disable()  # scripted failures are many, and in the journal
     chance = random.Random(f"{settings.seed}-{process}-{life}")  # noqa: S311 - repeatable faults
     first = process * settings.threads
     retry = RetryPolicy(budget=1.0, first_wait=0.002, max_wait=0.05)
@@ -202,24 +204,25 @@ class Writer(HookProvider):
         if self._over:
             return
         while self._left > 0:
-            try:
-                if self._agent is None or self._chance.random() < 0.1:
-                    self._restart()
-                else:
-                    self._call(self._agent)
-            except Exception as error:  # noqa: BLE001 - whatever it is goes into the journal
-                self._judge(error)
+            self._step()
         with contextlib.suppress(Exception):
             self._stop()
         self._journal.write("finished")
         self._journal.close()
 
+    def _step(self) -> None:
+        try:
+            if self._agent is None or self._chance.random() < 0.1:
+                self._restart()
+            else:
+                self._call(self._agent)
+        except Exception as error:  # noqa: BLE001 - whatever it is goes into the journal
+            self._judge(error)
+
     def register_hooks(self, registry: HookRegistry, **kwargs: Any) -> None:
         """Listen behind the session manager: when this is called, it has stored the message."""
         if self._settings.commit == "message":
-            registry.add_callback(
-                MessageAddedEvent, lambda event: self._acknowledge(event.agent)
-            )
+            registry.add_callback(MessageAddedEvent, lambda event: self._acknowledge(event.agent))
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -285,7 +288,9 @@ class Writer(HookProvider):
             return token(self._number, number, part)
 
         def call(index: int) -> ToolCall:
-            return ToolCall("count", {"call": name(f"c{index}")}, f"call-{self._number}-{number}-{index}")
+            return ToolCall(
+                "count", {"call": name(f"c{index}")}, f"call-{self._number}-{number}-{index}"
+            )
 
         prompt, answer = f"question {name('u')}", f"answer {name('a')}"
         if kind == "redact":
