@@ -1,6 +1,7 @@
 """What a repository has done so far, counted."""
 
 import threading
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 
 
@@ -48,16 +49,14 @@ class Counters:
     def __init__(self) -> None:
         """Start at zero."""
         self._lock = threading.Lock()
-        self._stats = Stats()
+        self._counts: Counter[str] = Counter()
 
-    def add(self, **counts: int | float) -> None:
+    def add(self, **counts: float) -> None:
         """Add to counters by their names in `Stats`."""
         with self._lock:
-            self._stats = replace(
-                self._stats,
-                **{name: getattr(self._stats, name) + count for name, count in counts.items()},
-            )
+            self._counts.update(counts)
 
     def read(self) -> Stats:
         """Give the counters as they are now."""
-        return self._stats
+        with self._lock:
+            return Stats(**self._counts)

@@ -132,11 +132,12 @@ class Transport:
                 except Exception as error:
                     failures.append(classify(error))
                     raise
-                rows = [_rows(result) for result in _results(results)]
-                usage = _usage(_results(results))
+                results = _results(results)
+                usage = _usage(results)
                 self._counters.add(**usage)
-                span.set_attributes({f"strands_persql.{k}": v for k, v in usage.items()})
-            return rows
+                if span.is_recording():
+                    span.set_attributes({f"strands_persql.{k}": v for k, v in usage.items()})
+            return [_rows(result) for result in results]
 
         try:
             rows = self._retry.call(send, lambda: self.count(retries=1))
@@ -247,18 +248,17 @@ def _rows(result: Any) -> Rows:
     return rows
 
 
-def _usage(results: Sequence[Any]) -> dict[str, int | float]:
-    usage: dict[str, int | float] = {"rows_read": 0, "rows_written": 0, "cost_usd": 0.0}
+def _usage(results: Sequence[Any]) -> dict[str, float]:
+    """Add up what the results say they cost; a batch's ``meta`` may stand beside its first one."""
+    usage: dict[str, float] = {"rows_read": 0, "rows_written": 0, "cost_usd": 0.0}
     for result in results:
-        if not isinstance(result, Mapping):
-            continue
-        meta = result.get("meta")
-        for name, spellings in _USAGE.items():
-            for source in (result, meta if isinstance(meta, Mapping) else {}):
-                value = next((source[key] for key in spellings if source.get(key)), None)
-                if isinstance(value, (int, float)):
-                    usage[name] += value
-                    break
+        if isinstance(result, Mapping):
+            meta = result.get("meta") or {}
+            for name, spellings in _USAGE.items():
+                for source, spelling in ((s, k) for s in (result, meta) for k in spellings):
+                    if source.get(spelling):
+                        usage[name] += source[spelling]
+                        break
     return usage
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -16,9 +17,13 @@ from strands.session.repository_session_manager import RepositorySessionManager
 from strands.session.session_manager import SessionManager
 from strands.types.content import Messages
 
-from strands_persql import LocalDatabase, PerSQLSessionManager, RestClient
-from strands_persql.databases.protocol import Database
-from strands_persql.repository import PerSQLSessionRepository
+from strands_persql import (
+    Database,
+    LocalDatabase,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RestClient,
+)
 from strands_persql.testing import CountingDatabase, Reply, ScriptedModel, ToolCall
 from tests.benchmarks.baseline import BaselineSessionManager
 from tests.engine.engine import Engine
@@ -294,8 +299,11 @@ def _measure_reopening(system: str, place: Place, step: Callable[[str, Any], Any
     for name, max_staleness in ((REOPEN, 0.0), (REOPEN_STALE, 60.0)):
         repository = PerSQLSessionRepository(place.database, max_staleness=max_staleness)
         new_agent(PerSQLSessionManager("steps", repository=repository))
-        manager = lambda: PerSQLSessionManager("steps", repository=repository)  # noqa: B023, E731
-        step(name, lambda: new_agent(manager()))  # noqa: B023
+        step(name, partial(_open_again, "steps", repository))
+
+
+def _open_again(session_id: str, repository: PerSQLSessionRepository) -> Agent:
+    return new_agent(PerSQLSessionManager(session_id, repository=repository))
 
 
 def _measure_updates(manager: RepositorySessionManager, step: Callable[[str, Any], Any]) -> None:
@@ -332,13 +340,9 @@ def measure_reopening(place: Place, history: int) -> Cost:
     """Give the cost of opening a session again that nobody has changed."""
     repository = PerSQLSessionRepository(place.database)
     repository.setup()
-    new_agent(PerSQLSessionManager("reopened", repository=repository))
+    _open_again("reopened", repository)
     seed(place.database, "reopened", history)
-
-    def open_session() -> Agent:
-        return new_agent(PerSQLSessionManager("reopened", repository=repository))
-
-    open_session()
-    agent, cost = place.measure(open_session)
+    _open_again("reopened", repository)
+    agent, cost = place.measure(partial(_open_again, "reopened", repository))
     assert len(agent.messages) == history
     return cost

@@ -10,7 +10,8 @@ of the clock that all processes of a machine share:
 ``acknowledged``  these ``tokens`` are stored, and so are the increments ``counted`` so far
 ``redacted``      these ``secrets`` are gone
 ``shown``         the ``tokens`` that the model was given; those that others had been told are
-                  stored before the time ``since`` must be among them
+                  stored before the time ``since`` must be among them; and the tool calls and
+                  results that stood ``unpaired`` there, which a real model refuses
 ``failed``        a call raised ``error``, one that a database's fault explains
 ``crashed``       a call raised an error that nothing explains
 ``finished``      all of the writer's operations are done

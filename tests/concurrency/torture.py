@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from strands_persql import RestClient
+from strands_persql import RestClient, RestError
 from strands_persql.databases.protocol import Value
 from tests.concurrency.checker import Query, Row, Violation, check, check_blocks, read_tables
 from tests.concurrency.journal import Entry, read_journal
@@ -34,7 +34,7 @@ from tests.concurrency.writer import AGENT, SESSION, Settings, Weather, run_proc
 from tests.engine.engine import Engine
 from tests.engine.proxy import FaultProxy, Request
 
-_NETWORK_FAULTS = (
+_OUTAGE = (
     "500_before",
     "500_after",
     "429:0.01",
@@ -44,6 +44,9 @@ _NETWORK_FAULTS = (
     "reset_after",
     "not_json",
     "not_json_before",
+)
+_FAULTS = (
+    *_OUTAGE,
     "duplicate",
     "duplicate_first",
     "delay_duplicate:1",
@@ -169,7 +172,7 @@ class _Run:
         """Look at the newest messages, which must be in order at any moment, and at the version."""
         try:
             tables = read_tables(self._query, SESSION, AGENT, newest=_WATCHED)
-        except sqlite3.OperationalError:
+        except (sqlite3.OperationalError, RestError):
             return  # there are no tables yet
         self.figures["looks at the tables meanwhile"] += 1
         # The stretch begins anywhere, in the middle of a turn too.
@@ -230,7 +233,7 @@ def _sqlite_query(path: Path) -> Query:
 
 def _script(proxy: FaultProxy, settings: Settings) -> Any:
     chance = random.Random(settings.seed)  # noqa: S311 - repeatable
-    weather = Weather(chance, _NETWORK_FAULTS, outage=40 * settings.writers)
+    weather = Weather(chance, _FAULTS, _OUTAGE, longest=100 * settings.writers)
 
     def choose(request: Request) -> Any:
         # The proxy remembers every request, which a long run has too many of.

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,13 +36,8 @@ SESSION = "torture"
 AGENT = "shared"
 
 _TURNS = {"plain": 40, "tool": 25, "tools": 10, "chain": 5, "redact": 12, "fail": 8}  # weights
-_FAULTS: tuple[Fault, ...] = (
-    "lost_request",
-    "lost_answer",
-    "duplicate",
-    "delayed_duplicate",
-    "locked",
-)
+_OUTAGE: tuple[Fault, ...] = ("lost_request", "lost_answer", "locked")
+_FAULTS: tuple[Fault, ...] = (*_OUTAGE, "duplicate", "delayed_duplicate")
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ def run_process(settings: Settings, process: int, life: int) -> None:
     logging.disable()  # scripted failures are many, and in the journal
     chance = random.Random(f"{settings.seed}-{process}-{life}")  # noqa: S311 - repeatable faults
     first = process * settings.threads
-    retry = RetryPolicy(budget=1.0, first_wait=0.002, max_wait=0.05)
+    retry = RetryPolicy(budget=1.0, first_wait=0.002, max_wait=0.03)
     with _open_database(settings, chance) as database:
         repository = PerSQLSessionRepository(
             database, on_conflict=settings.on_conflict, retry=retry
@@ -124,39 +119,41 @@ def _open_database(settings: Settings, chance: random.Random) -> Iterator[Databa
         return
     with LocalDatabase(settings.file, busy_timeout=10.0) as local:
         if settings.faults:
-            weather = Weather(chance, _FAULTS)
+            weather = Weather(chance, _FAULTS, _OUTAGE, longest=150)
             yield FaultyDatabase(local, weather, duplicate_after=chance.randint(1, 4))
         else:
             yield local
 
 
 class Weather:
-    """Chooses the fault of each round trip: now and then one, and seldom many in a row."""
+    """Chooses the fault of each round trip: now and then one, and seldom so many that calls fail.
+
+    Args:
+        chance: What decides.
+        faults: What can happen.
+        outage: What can happen when nothing works, for many round trips in a row.
+        longest: How many those are at the most.
+    """
 
     def __init__(
-        self, chance: random.Random, faults: tuple[Any, ...], rate: float = 0.08, outage: int = 60
+        self,
+        chance: random.Random,
+        faults: Sequence[Any],
+        outage: Sequence[Any],
+        longest: int,
     ) -> None:
-        """Take what chance decides between.
-
-        Args:
-            chance: What decides.
-            faults: What can happen.
-            rate: How many round trips go wrong, as a share.
-            outage: How many go wrong in a row, at the most, when many do.
-        """
-        self._chance, self._faults, self._rate = chance, faults, rate
-        self._longest = outage
-        self._outage = 0
+        self._chance, self._faults, self._outage = chance, faults, outage
+        self._longest = longest
+        self._left = 0
 
     def __call__(self, _: object) -> Any:
         """Give the fault of the next round trip, or None."""
-        if self._outage == 0 and self._chance.random() < self._rate / 20:
-            self._outage = self._chance.randint(2, self._longest)
-        if self._outage:
-            self._outage -= 1
-        elif self._chance.random() >= self._rate:
-            return None
-        return self._chance.choice(self._faults)
+        if self._left == 0 and self._chance.random() < 0.003:
+            self._left = self._chance.randint(2, self._longest)
+        if self._left:
+            self._left -= 1
+            return self._chance.choice(self._outage)
+        return self._chance.choice(self._faults) if self._chance.random() < 0.08 else None
 
 
 class ScriptedError(Exception):
@@ -196,7 +193,8 @@ class Writer(HookProvider):
         self._script: Iterator[Reply] = iter(())
         self._tokens: list[str] = []
         self._acknowledged: set[str] = set()  # of this agent's life
-        self._secrets: list[str] = []
+        self._secret: str | None = None
+        self._secrets: list[str] = []  # redacted by Strands, and not yet acknowledged
         self._since = 0.0
 
     def work(self) -> None:
@@ -267,8 +265,7 @@ class Writer(HookProvider):
         self._script = iter(script)
         self._tokens = [token(self._number, number, part) for part in parts]
         self._journal.write("turn", tokens=self._tokens, secret=secret)
-        if secret is not None:
-            self._secrets.append(secret)
+        self._secret = secret
         if self._settings.commit == "message":
             self._since = time.monotonic()
         try:
@@ -312,13 +309,17 @@ class Writer(HookProvider):
     def _reply(self, messages: Messages) -> Reply:
         self._model.calls.clear()
         self._show(messages)
-        return next(self._script)
+        reply = next(self._script)
+        if isinstance(reply, Redact) and self._secret is not None:
+            self._secrets.append(self._secret)
+        return reply
 
     def _show(self, messages: Messages) -> None:
         """Write down, for some calls, what the model was given."""
         if self._next_turn % 4 == 0 or len(messages) <= 8:
             names = [name for message in messages for name in _tokens(message)]
-            self._journal.write("shown", tokens=names, since=self._since)
+            unpaired = sorted(_unpaired(messages))
+            self._journal.write("shown", tokens=names, unpaired=unpaired, since=self._since)
 
     def _make_tool(self) -> Any:
         @tool
@@ -378,6 +379,18 @@ class Writer(HookProvider):
 
 def _tokens(message: Message) -> list[str]:
     return list(dict.fromkeys(TOKEN.findall(json.dumps(message["content"]))))
+
+
+def _unpaired(messages: Messages) -> set[str]:
+    """Give the tool calls and results that no result or call stands beside."""
+    found: set[str] = set()
+    called: set[str] = set()
+    for message in [*messages, Message(role="user", content=[])]:
+        blocks = message["content"]
+        answered = {block["toolResult"]["toolUseId"] for block in blocks if "toolResult" in block}
+        found |= called ^ answered
+        called = {block["toolUse"]["toolUseId"] for block in blocks if "toolUse" in block}
+    return found
 
 
 def _own(number: int, messages: Messages) -> Iterator[str]:

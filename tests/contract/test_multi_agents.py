@@ -1,6 +1,7 @@
 """Graphs and swarms: their state, stored and brought back."""
 
 import pytest
+from strands import Agent
 from strands.multiagent import GraphBuilder, Swarm
 from strands.multiagent.base import Status
 from strands.types.exceptions import SessionException
@@ -9,7 +10,6 @@ from strands_persql.errors import AlreadyExistsError, ConflictError, NotFoundErr
 from strands_persql.testing import ScriptedModel
 from tests.contract.backends import Backend
 from tests.contract.helpers import Team, stored
-from strands import Agent
 
 
 def test_a_created_multi_agent_is_read_as_it_was(backend: Backend) -> None:
@@ -142,6 +142,7 @@ def test_a_graph_is_stored_when_it_ends(backend: Backend) -> None:
         builder.add_node(agent, "one")
         builder.set_entry_point("one")
         builder.set_graph_id("graph")
+        builder.set_max_node_executions(5)
         return builder
 
     first = graph().set_session_manager(backend.manager()).build()

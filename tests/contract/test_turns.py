@@ -1,0 +1,109 @@
+"""commit="turn": a whole turn in one transaction at its end, however it ends."""
+
+from typing import Any
+
+import pytest
+from strands.agent.conversation_manager import NullConversationManager
+
+from strands_persql.testing import FaultyDatabase, ScriptedModel, ToolCall
+from tests.contract.backends import NEVER, Backend
+from tests.contract.helpers import (
+    count,
+    ids_in_database,
+    in_database,
+    said,
+    state_in_database,
+    user,
+)
+
+
+def test_nothing_is_written_before_the_turn_ends(backend: Backend) -> None:
+    """While the model is asked no row of the turn is stored, and afterwards all are, at once."""
+    seen: list[list[str]] = []
+
+    def replies(_: Any) -> Any:
+        seen.append(in_database(backend))
+        return ToolCall("count") if len(seen) == 1 else "done"
+
+    agent = backend.agent(manager=backend.manager(commit="turn"), tools=[count])
+    agent.model = ScriptedModel(replies)
+    backend.database.reset()
+    agent("go")
+    assert seen == [[], []]
+    assert backend.database.round_trips == 1
+    assert in_database(backend) == ["go", "call count", "result 1", "done"]
+    assert state_in_database(backend) == {"n": 1}
+
+
+def test_a_turn_that_fails_half_way_is_stored(backend: Backend) -> None:
+    """When the model raises, what was said until then is stored all the same."""
+    agent = backend.agent(
+        [ToolCall("count"), RuntimeError("no model")],
+        manager=backend.manager(commit="turn"),
+        tools=[count],
+    )
+    with pytest.raises(Exception, match="no model"):
+        agent("go")
+    assert in_database(backend) == ["go", "call count", "result 1"]
+    assert state_in_database(backend) == {"n": 1}
+
+
+def test_direct_appends_are_flushed_by_close(backend: Backend) -> None:
+    """Messages appended outside an invocation are kept until ``close`` or the next sync."""
+    with backend.manager(commit="turn") as manager:
+        agent = backend.agent(manager=manager)
+        manager.append_message(user("one"), agent)
+        assert in_database(backend) == []
+    assert in_database(backend) == ["one"]
+
+
+def test_a_turn_that_could_not_be_stored_is_flushed_by_close(backend: Backend) -> None:
+    """A turn whose write failed raises, is kept, and goes out with ``close``."""
+    faulty = FaultyDatabase(backend.database, lambda _: "lost_request" if failing else None)
+    failing = False
+    manager = backend.manager(
+        repository=backend.repository(faulty, retry=NEVER), commit="turn"
+    )
+    agent = backend.agent(["hi"], manager=manager)
+    failing = True
+    with pytest.raises(Exception, match="nothing was written"):
+        agent("hello")
+    with pytest.raises(Exception, match="nothing was written"):
+        manager.close()
+    failing = False
+    manager.close()
+    manager.close()
+    assert in_database(backend) == ["hello", "hi"]
+
+
+def test_a_failed_turn_goes_out_before_the_next(backend: Backend) -> None:
+    """After a lost request the next turn's write carries both turns, in order."""
+    faults = iter([None, None, "lost_request"])
+    faulty = FaultyDatabase(backend.database, lambda _: next(faults, None))  # type: ignore[arg-type, return-value]
+    backend.repository().setup()
+    manager = backend.manager(repository=backend.repository(faulty, retry=NEVER), commit="turn")
+    agent = backend.agent(["1", "2"], manager=manager)
+    with pytest.raises(Exception, match="nothing was written"):
+        agent("q1")
+    agent("q2")
+    assert in_database(backend) == ["q1", "1", "q2", "2"]
+    assert ids_in_database(backend) == [0, 1, 2, 3]
+
+
+def test_a_long_turn_is_stored_in_parts(backend: Backend) -> None:
+    """A turn of more messages than a transaction takes is stored whole, in order."""
+    replies = [*[ToolCall("count")] * 60, "done"]
+    agent = backend.agent(
+        replies,
+        manager=backend.manager(commit="turn"),
+        tools=[count],
+        conversation_manager=NullConversationManager(),
+    )
+    agent("go")
+    texts = in_database(backend)
+    assert len(texts) == 122
+    assert texts == said(agent.messages)
+    assert state_in_database(backend) == {"n": 60}
+    assert [each for each in texts if each.startswith("result")] == [
+        f"result {number}" for number in range(1, 61)
+    ]
