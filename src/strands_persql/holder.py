@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from strands.tools._tool_helpers import generate_missing_tool_result_content
 from strands.types.content import Message
 from strands.types.session import SessionAgent, SessionMessage
 
@@ -102,6 +103,8 @@ class AgentHolder:
             _Known(row.message_id, row.write_id, row.version, row.turn, record)
             for row, record in zip(rows, records, strict=True)
         ]
+        self._latest: _Known | _Unsaved | None = self._known[-1] if self._known else None
+        self._stand_in: Message | None = None
         self._after = agent.next_id - 1  # the highest id known to be taken
         self._complete_to = self._after  # no other writer's finished turn is missing up to it
         self._unsaved: list[_Unsaved] = []
@@ -148,15 +151,13 @@ class AgentHolder:
             self._complete_to = max(self._complete_to, self._after)
         self._last_turn, self._turn = self._turn, None
 
-    def _turn_for(self, message: Message) -> _Turn:
+    def _open_turn(self, message: Message) -> None:
         answers_tools = any("toolResult" in content for content in message["content"])
         if not self._invoked and message["role"] == "user" and not answers_tools:
             self._end_turn()
         if self._turn is None:
             goes_on = answers_tools and self._last_turn is not None
             self._turn = self._last_turn if goes_on else _Turn(new_write_id())
-        assert self._turn is not None
-        return self._turn
 
     def close(self, agent: Any) -> None:
         """Store all that is unsaved, for nothing comes after it."""
@@ -179,16 +180,20 @@ class AgentHolder:
         """
         with self._lock:
             self._check_fence()
-            latest = self._latest()
+            latest = self._latest
             if latest is not None and _continues(latest.record.message, message, agent.messages):
                 latest.record.message = message
                 self._rewrite(latest)
                 return
-            self._turn_for(message)
+            if self._stands_in(message):
+                self._stand_in = message
+                return
             record = SessionMessage.from_message(message, self._after + 1 + len(self._unsaved))
             unsaved = _Unsaved(new_write_id(), record)
             self._encode(unsaved)
+            self._open_turn(message)
             self._unsaved.append(unsaved)
+            self._latest = unsaved
 
     def redact_latest(self, redacted: Message) -> bool:
         """Replace the latest message, and each earlier one that is the same object.
@@ -198,7 +203,7 @@ class AgentHolder:
         """
         with self._lock:
             self._check_fence()
-            latest = self._latest()
+            latest = self._latest
             if latest is None:
                 return False
             latest.record.redact_message = redacted
@@ -220,10 +225,22 @@ class AgentHolder:
         size = sum(len(one.row.data) for one in self._unsaved if one.row)
         return len(self._unsaved) >= MAX_MESSAGES or size * 2 > MAX_BYTES
 
-    def _latest(self) -> "_Known | _Unsaved | None":
-        if self._unsaved:
-            return self._unsaved[-1]
-        return self._known[-1] if self._known else None
+    def _stands_in(self, message: Message) -> bool:
+        """Tell whether a message is what Strands answers tool calls with that nobody answered.
+
+        Where the calls are another writer's, which may be waiting for its tool right now, that
+        is for this agent's memory alone: the writer's own answer belongs beside its calls, and
+        whoever opens the session without one gets a stand-in too.
+        """
+        calls = self._known[-1] if self._known and not self._unsaved else None
+        if calls is None or self._invoked or calls.turn_id in self._own_turns():
+            return False
+        content = calls.record.to_message()["content"]
+        ids = [block["toolUse"]["toolUseId"] for block in content if "toolUse" in block]
+        return bool(ids) and message["content"] == generate_missing_tool_result_content(ids)
+
+    def _own_turns(self) -> set[str]:
+        return {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
 
     def _rewrite(self, one: "_Known | _Unsaved") -> None:
         if isinstance(one, _Unsaved):
@@ -324,12 +341,16 @@ class AgentHolder:
     def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
         if len(outcome.ids) > len(pending):  # the turn has moved behind another writer's
             turn.first, turn.interleaved = None, True
-            for known in self._known:
+            latest = [self._latest] if isinstance(self._latest, _Known) else []
+            for known in {id(one): one for one in (*self._known, *latest)}.values():
                 moved_to = outcome.ids.get(known.write_id, known.message_id)
                 known.message_id = known.record.message_id = moved_to
         for one in pending:
             stored_at = one.record.message_id = outcome.ids[one.write_id]
-            self._known.append(_Known(stored_at, one.write_id, 1, turn.turn_id, one.record))
+            known = _Known(stored_at, one.write_id, 1, turn.turn_id, one.record)
+            self._known.append(known)
+            if one is self._latest:
+                self._latest = known
         self._known.sort()
         self._unsaved = self._unsaved[len(pending) :]
         if turn.first is None:
@@ -346,7 +367,11 @@ class AgentHolder:
             self._known = [one for one in self._known if one.turn_id == turn.turn_id]
             return
         in_memory = {id(message) for message in agent.messages}
-        self._known = [one for one in self._known if id(one.record.to_message()) in in_memory]
+        self._known = [
+            one
+            for one in self._known
+            if one.turn_id == turn.turn_id or id(one.record.to_message()) in in_memory
+        ]
         by_write = {one.write_id: one for one in self._known if one.write_id}
         by_id = {one.message_id: one for one in self._known if not one.write_id}
         unfinished = self._unfinished_turns(rows)
@@ -394,10 +419,12 @@ class AgentHolder:
         known.version = row.version
 
     def _remove(self, messages: list[Message], known: _Known) -> None:
-        self._known.remove(known)
-        place = _place(messages, known)
-        if place is not None:
-            del messages[place]
+        self._known = [one for one in self._known if one is not known]
+        gone = [known.record.to_message()]
+        if self._stand_in is not None and any("toolUse" in c for c in gone[0]["content"]):
+            gone.append(self._stand_in)  # its calls move away, and bring their own answers
+            self._stand_in = None
+        messages[:] = [one for one in messages if not any(one is each for each in gone)]
 
     def _insert(self, messages: list[Message], known: _Known) -> None:
         index = bisect_left(self._known, known)

@@ -1,9 +1,10 @@
 """The SessionRepository contract of Strands, over the cache and the database."""
 
+import copy
 import threading
 from collections.abc import Callable
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import cachetools
 from strands.session.session_repository import SessionRepository
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from strands.multiagent.base import MultiAgentBase
 
 _Stored = TypeVar("_Stored", Session, SessionAgent, SessionMessage)
-_Self = TypeVar("_Self", bound="PerSQLSessionRepository")
+_Value = TypeVar("_Value")
 
 _REMEMBERED_BYTES = 16 * 1024 * 1024  # of what callers last saw of their agents
 _REMEMBERED_MULTI_AGENTS = 4096
@@ -244,7 +245,7 @@ class PerSQLSessionRepository(SessionRepository):
         outcome = self.store.commit(Moment(session_id, agent_id, base, content, forced=True))
         session_agent.created_at = base.created_at
         if outcome.brought_in:
-            session_agent.state = base.known["state"]
+            session_agent.state = copy.deepcopy(base.known["state"])
         setattr(session_agent, _SEEN, base)
         # Who makes each SessionAgent anew hasn't seen what was merged into this one.
         self._remember(session_id, agent_id, replace(base, known=content, unsettled=[]))
@@ -315,15 +316,22 @@ class PerSQLSessionRepository(SessionRepository):
                 session_id, agent_id, message_id, row, write_id, expected
             )
 
-        def merge(found: Any) -> None:
-            theirs = self._read_message(session_id, agent_id, MessageRow.of(found))
+        def merge(theirs: SessionMessage) -> None:
             if theirs.redact_message is not None and session_message.redact_message is None:
                 session_message.redact_message = theirs.redact_message
                 session_message.message = theirs.message
 
-        self._codec.message(session_id, agent_id, session_message)  # raises before all else
-        what = f"message {message_id} of agent"
-        seen = self._replace(what, statements, seen, merge, session_id, agent_id)
+        def decode(found: Any) -> SessionMessage:
+            return self._read_message(session_id, agent_id, MessageRow.of(found))
+
+        seen, stored = self._replace(
+            _Replacement(f"message {message_id} of agent", session_message, statements, decode),
+            seen,
+            session_id,
+            agent_id,
+            merge,
+        )
+        session_message.created_at = stored.created_at
         setattr(session_message, _SEEN, seen)
 
     def list_messages(
@@ -416,7 +424,13 @@ class PerSQLSessionRepository(SessionRepository):
                 session_id, multi_agent_id, row, write_id, expected
             )
 
-        seen = self._replace("multi-agent", statements, seen, None, session_id, multi_agent_id)
+        def decode(found: Any) -> dict[str, Any]:
+            return self._codec.read_multi_agent(session_id, multi_agent_id, found["data"])
+
+        ours = decode({"data": row.data})
+        seen, _ = self._replace(
+            _Replacement("multi-agent", ours, statements, decode), seen, session_id, multi_agent_id
+        )
         with self._seen_lock:
             self._seen_multi_agents[session_id, multi_agent_id] = seen
 
@@ -456,53 +470,51 @@ class PerSQLSessionRepository(SessionRepository):
 
     def _replace(
         self,
-        what: str,
-        statements: Callable[[str, tuple[int, str]], list[Statement]],
+        replacement: "_Replacement[_Value]",
         expected: tuple[int, str],
-        merge: Callable[[Any], None] | None,
         session_id: str,
         agent_id: str,
-    ) -> tuple[int, str]:
+        merge: Callable[[_Value], None] = lambda _: None,
+    ) -> tuple[tuple[int, str], _Value]:
         """Update a row whose version is the expected one, or merge and try again.
 
         Args:
-            what: Names the row in errors.
-            statements: Gives the update, and a look at the row after it, for a write id and the
-                expected version.
+            replacement: What to put into the row.
             expected: The version that the caller has seen, and the row's origin.
-            merge: Takes in what another writer left, or None where ours is taken whole.
             session_id: The session.
             agent_id: The agent or multi-agent.
+            merge: Takes what another writer left into what is to be stored.
 
         Returns:
-            The version now, and the row's origin.
+            The version now with the row's origin, and what is stored now.
         """
-        context = {"session_id": session_id, "agent_id": agent_id}
+        what, context = replacement.what, {"session_id": session_id, "agent_id": agent_id}
 
-        def attempt() -> tuple[int, str]:
+        def attempt() -> tuple[tuple[int, str], _Value]:
             nonlocal expected
             write_id = new_write_id()
-            answer = self.store.write(statements(write_id, expected), session_id, agent_id)
-            if not answer.rows[-1]:
+            statements = replacement.statements(write_id, expected)
+            rows = self.store.write(statements, session_id, agent_id).rows[-1]
+            if not rows:
                 raise _not_found(what, session_id, agent_id)
-            found = answer.rows[-1][0]
-            if write_id in found["writes"]:
-                return expected[0] + 1, expected[1]
+            found = replacement.decode(rows[0])
+            if write_id in rows[0]["writes"]:
+                return (expected[0] + 1, expected[1]), found
             self.store.transport.count(conflicts=1)
-            now_there = (int(found["version"]), str(found["write_id"]))
+            now_there = (int(rows[0]["version"]), str(rows[0]["write_id"]))
             conflict = ConflictError(
                 f"another writer changed {what} {agent_id!r} of session {session_id!r}: version"
                 f" {expected[0]} was expected and {now_there[0]} found. Nothing of this write is"
                 " stored; read it again and repeat the change",
                 expected_version=expected[0],
                 found_version=now_there[0],
-                found=found["data"],
+                ours=replacement.ours,
+                found=found,
                 **context,
             )
             if self._on_conflict == "raise":
                 raise conflict
-            if merge is not None:
-                merge(found)
+            merge(found)
             expected = now_there
             raise LostRaceError(conflict)
 
@@ -537,6 +549,24 @@ class PerSQLSessionRepository(SessionRepository):
         if found is None:
             raise _not_found("agent", session_id, agent_id)
         return self.store.base_of(session_id, agent_id, found)
+
+
+@dataclass
+class _Replacement(Generic[_Value]):
+    """What to put into a row.
+
+    Attributes:
+        what: Names the row in errors.
+        ours: The value, for errors.
+        statements: Gives the update, and a look at the row after it, for a write id and the
+            expected version.
+        decode: Gives the value of a row.
+    """
+
+    what: str
+    ours: _Value
+    statements: Callable[[str, tuple[int, str]], list[Statement]]
+    decode: Callable[[Any], _Value]
 
 
 def _check_ids(session_id: Any, agent_id: Any, kind: str = "agent") -> str:

@@ -138,7 +138,7 @@ class _Run:
                 one.join()
 
     def _pause(self) -> float:
-        return self._chance.expovariate(0.5) + 0.2
+        return self._chance.expovariate(1 / self._settings.kill_every)
 
     def _start(self, process: int) -> None:
         one = self._context.Process(
@@ -269,6 +269,7 @@ def _settings(arguments: Sequence[str] | None, folder: Path) -> tuple[Settings, 
     parser.add_argument("--database", choices=["file", "engine"], default="file")
     parser.add_argument("--faults", action="store_true")
     parser.add_argument("--kill", action="store_true")
+    parser.add_argument("--kill-every", type=float, default=2.0, help="seconds, on average")
     parser.add_argument("--commit", choices=["message", "turn"], default="message")
     parser.add_argument("--on-conflict", choices=["merge", "raise"], default="merge")
     parser.add_argument("--seed", type=int, default=0)

@@ -53,6 +53,7 @@ class Settings:
         on_conflict: What becomes of a lost race.
         faults: Whether the database's round trips go wrong.
         kill: Whether writers are killed.
+        kill_every: Seconds between two kills, on average.
         seed: What decides, where chance does.
         window: How many messages an agent keeps in memory.
         address: The engine's address; empty for a file.
@@ -68,6 +69,7 @@ class Settings:
     on_conflict: Literal["merge", "raise"] = "merge"
     faults: bool = False
     kill: bool = False
+    kill_every: float = 2.0
     seed: int = 0
     window: int = 40
     address: str = ""

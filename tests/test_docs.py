@@ -1,0 +1,202 @@
+"""The pages keep their word: examples run and print what is shown, links and cited tests exist."""
+
+import ast
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+
+import strands_persql
+from strands_persql import LocalDatabase, PerSQLSessionManager, RetryPolicy, errors, testing
+from strands_persql.schema import Schema
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_FENCE = re.compile(
+    r"^(?P<note><!-- not run: .* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n", re.M | re.S
+)
+_LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
+_CITATION = re.compile(r"(tests/[\w/]+\.py)::([\w:]+)")
+_each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+    line: int
+    runs: bool
+    prints: str | None  # a block of text right behind it
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Give a page's blocks in order."""
+    text = page.read_text(encoding="utf-8")
+    found = list(_FENCE.finditer(text))
+    for match, following in zip_longest(found, found[1:]):
+        beside = following is not None and not text[match.end() : following.start()].strip()
+        shown = following["text"] if following and following["language"] == "text" else None
+        yield Block(
+            match["language"],
+            match["text"],
+            text.count("\n", 0, match.start("text")),
+            match["note"] is None,
+            shown if beside else None,
+        )
+
+
+@functools.cache
+def everything() -> str:
+    """Give the text of all pages."""
+    return "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+
+@_each_page
+def test_python_on_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page's Python runs from top to bottom, and prints what stands behind it."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": page.name}
+    for block in blocks(page):
+        if block.language != "python":
+            continue
+        code = compile("\n" * block.line + block.text, str(page), "exec")
+        if block.runs:
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                exec(code, names)  # noqa: S102 - the pages are ours
+            assert printed.getvalue() == (block.prints or "")
+
+
+@_each_page
+def test_sql_on_a_page_runs(page: Path) -> None:
+    """Each query on a page is taken by a database that has our tables."""
+    with LocalDatabase() as database:
+        PerSQLSessionManager("user-42", database).session_repository.setup()
+        for block in blocks(page):
+            if block.language == "sql":
+                database.query(block.text)
+
+
+@_each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    """Each relative link of a page leads to a file of the repository, and to a heading of it."""
+    for path, heading in _LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name} links to {path}"
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+            slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+            assert heading in slugs, f"{page.name} links to {path}#{heading}"
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    """The README leads to every page."""
+    linked = {(ROOT / path).resolve() for path, _ in _LINK.findall(README.read_text("utf-8"))}
+
+    assert {page.resolve() for page in PAGES} - linked == {README.resolve()}
+
+
+def test_cited_tests_exist() -> None:
+    """Each test that a page cites is there."""
+    for file, name in _CITATION.findall(everything()):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        functions = {
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        }
+        assert set(name.split("::")) <= functions, f"{file}::{name} is cited and isn't there"
+
+
+def test_every_guarantee_has_a_test() -> None:
+    """Each numbered guarantee cites at least one test, and their numbers have no gap."""
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.M)[1:]
+    guarantees = [section for section in sections if re.match(r"G\d+\. ", section)]
+
+    assert [int(one[1 : one.index(".")]) for one in guarantees] == [*range(1, 1 + len(guarantees))]
+    assert [one.splitlines()[0] for one in guarantees if not _CITATION.search(one)] == []
+
+
+def test_every_public_name_is_on_a_page() -> None:
+    """Each public name of the package and of its testing module is on a page."""
+    names = [*strands_persql.__all__, *testing.__all__]
+
+    assert [name for name in names if not re.search(rf"`{name}\b", everything())] == []
+
+
+def test_every_error_has_its_row() -> None:
+    """The table of errors has a row for each class, with when it is raised and what to do."""
+    table = (ROOT / "docs" / "hosted.md").read_text(encoding="utf-8")
+    classes = [name for name, value in vars(errors).items() if _is_own_error(value)]
+
+    assert [name for name in classes if not re.search(rf"^\| `{name}` \| .+ \| .+ \|$", table, re.M)] == []
+
+
+def _is_own_error(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, errors.PerSQLError)
+
+
+def test_retry_defaults_are_as_described() -> None:
+    """The table of retries has each parameter with the default that it has."""
+    table = (ROOT / "docs" / "hosted.md").read_text(encoding="utf-8")
+    for field in dataclasses.fields(RetryPolicy):
+        default = "time.sleep" if field.name == "sleep" else repr(field.default)
+        assert f"| `{field.name}` | `{default}` |" in table
+
+
+def test_options_are_as_described() -> None:
+    """The README's table of options has each of the manager's, with its default."""
+    table = README.read_text(encoding="utf-8")
+    for name, option in inspect.signature(PerSQLSessionManager).parameters.items():
+        if option.kind is not option.VAR_KEYWORD:
+            shown = "" if option.default in (option.empty, None) else f" `{option.default!r}`"
+            shown = shown.replace("'", '"')
+            assert re.search(rf"^\| `{name}` \|({re.escape(shown)}| `None`) \| ", table, re.M), name
+
+
+def test_columns_are_as_described() -> None:
+    """The page on the tables has each table and each column."""
+    page = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
+    schema = Schema()
+    with LocalDatabase() as database:
+        database.batch(schema.create())
+        described = [database.query(one["sql"], one.get("params", ())) for one in schema.describe()]
+    columns = {row["name"] for table in described for row in table["data"]}
+
+    assert [name for name in sorted(columns) if f"`{name}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/costs.md"])
+def test_the_table_of_round_trips_is_what_is_measured(
+    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pages' table of round trips is what the program that measures them prints."""
+    from tests.benchmarks import costs  # noqa: PLC0415 - a program, imported where it is run
+
+    monkeypatch.setattr("sys.argv", ["costs"])
+    costs.main()
+
+    assert capsys.readouterr().out in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_make_targets_exist() -> None:
+    """Each target of make that a page names is one of the Makefile's."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", everything(), re.M))
+
+    assert named - targets == set()
