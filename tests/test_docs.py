@@ -23,7 +23,7 @@ README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(
-    r"^(?P<note><!-- not run: .* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n", re.M | re.S
+    r"^(?P<note><!-- not run: [^\n]* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n", re.M | re.S
 )
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 _CITATION = re.compile(r"(tests/[\w/]+\.py)::([\w:]+)")
@@ -64,9 +64,7 @@ def everything() -> str:
 
 
 @_each_page
-def test_python_on_a_page_runs(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's Python runs from top to bottom, and prints what stands behind it."""
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.name}
@@ -144,7 +142,9 @@ def test_every_error_has_its_row() -> None:
     table = (ROOT / "docs" / "hosted.md").read_text(encoding="utf-8")
     classes = [name for name, value in vars(errors).items() if _is_own_error(value)]
 
-    assert [name for name in classes if not re.search(rf"^\| `{name}` \| .+ \| .+ \|$", table, re.M)] == []
+    assert [
+        name for name in classes if not re.search(rf"^\| `{name}` \| .+ \| .+ \|$", table, re.M)
+    ] == []
 
 
 def _is_own_error(value: object) -> bool:

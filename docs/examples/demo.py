@@ -8,6 +8,7 @@ STRANDS_PERSQL_DEMO_MODEL set to anthropic, openai or bedrock, a real model answ
 
 import importlib
 import json
+import logging
 import os
 import re
 import subprocess
@@ -59,6 +60,7 @@ def add_guest(name: str, tool_context: ToolContext) -> str:
 
 def talk(path: str, prompts: list[str]) -> None:
     """Open the session, new or not, and say something: all that each process does."""
+    logging.getLogger("strands").setLevel(logging.ERROR)  # it warns of the tool call cut short
     with LocalDatabase(path) as database, PerSQLSessionManager(SESSION, database) as session:
         agent = Agent(
             model=choose_model(),

@@ -50,6 +50,10 @@ _EXTRA: dict[str, dict[str, str]] = {
 }
 
 
+def _columns(name: str) -> dict[str, str]:
+    return {**_KEYS[name], **_COMMON, **_EXTRA[name]}
+
+
 @dataclass(frozen=True)
 class Row:
     """What a write puts into a row: its JSON and the times that stand beside it."""
@@ -100,22 +104,6 @@ class Schema:
 
     # -- making and upgrading ------------------------------------------------------------------
 
-    def create(self) -> list[Statement]:
-        """Create the tables that aren't there."""
-        return [{"sql": sql} for sql in self.create_sql()]
-
-    def create_sql(self) -> list[str]:
-        """Give the CREATE statements, for someone else to run."""
-        statements = []
-        for name, key in _KEYS.items():
-            columns = {**key, **_COMMON, **_EXTRA[name]}
-            body = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-            statements.append(
-                f"CREATE TABLE IF NOT EXISTS {self.prefix}{name}"
-                f" ({body}, PRIMARY KEY ({', '.join(key)})) WITHOUT ROWID"
-            )
-        return statements
-
     def describe(self) -> list[Statement]:
         """Ask for each table's columns and their places in the primary key."""
         return [
@@ -123,36 +111,36 @@ class Schema:
             for name in _KEYS
         ]
 
-    def upgrade(self, described: Sequence[Sequence[Mapping[str, Any]]]) -> list[Statement]:
-        """Add what tables of 0.1 lack, given what `describe` found. Nothing is dropped."""
-        statements: list[Statement] = []
-        for (name, key), columns in zip(_KEYS.items(), described, strict=True):
-            table = self.prefix + name
+    def changes(self, described: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:
+        """Give the SQL that the tables need, in view of what `describe` found.
+
+        Tables that aren't there are created; those of 0.1 get the columns that they lack, and an
+        index where their primary key is another one. Nothing is dropped.
+        """
+        sql: list[str] = []
+        for name, columns in zip(_KEYS, described, strict=True):
             found = {column["name"]: int(column["pk"]) for column in columns}
-            missing = {
-                column: kind
-                for column, kind in {**key, **_COMMON, **_EXTRA[name]}.items()
-                if column not in found
-            }
-            statements += [
-                {"sql": f"ALTER TABLE {table} ADD COLUMN {column} {kind}"}
-                for column, kind in missing.items()
-            ]
-            if "multi_agent_id" in missing:
-                statements.append(
-                    {
-                        "sql": f"UPDATE {table} SET multi_agent_id ="
-                        " coalesce(json_extract(data, '$.id'), '') WHERE multi_agent_id = ''"
-                    }
-                )
-            if {column for column, place in found.items() if place} != set(key):
-                statements.append(
-                    {
-                        "sql": f"CREATE INDEX IF NOT EXISTS {table}_by_key"
-                        f" ON {table} ({', '.join(key)})"
-                    }
-                )
-        return statements
+            sql += self._upgrade(name, found) if found else [self._create(name)]
+        return sql
+
+    def _create(self, name: str) -> str:
+        columns = ", ".join(f"{column} {kind}" for column, kind in _columns(name).items())
+        return (
+            f"CREATE TABLE IF NOT EXISTS {self.prefix}{name}"
+            f" ({columns}, PRIMARY KEY ({', '.join(_KEYS[name])})) WITHOUT ROWID"
+        )
+
+    def _upgrade(self, name: str, found: Mapping[str, int]) -> list[str]:
+        table, key = self.prefix + name, _KEYS[name]
+        missing = {one: kind for one, kind in _columns(name).items() if one not in found}
+        sql = [f"ALTER TABLE {table} ADD COLUMN {one} {kind}" for one, kind in missing.items()]
+        if "multi_agent_id" in missing:
+            sql.append(
+                f"UPDATE {table} SET multi_agent_id = coalesce(json_extract(data, '$.id'), '')"
+            )
+        if {column for column, place in found.items() if place} != set(key):
+            sql.append(f"CREATE INDEX IF NOT EXISTS {table}_by_key ON {table} ({', '.join(key)})")
+        return sql
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -81,7 +81,7 @@ class Transport:
             DatabaseError: As its subclasses say.
             SchemaError: If tables are missing and this access can't create them.
         """
-        context = {"session_id": session_id, "agent_id": agent_id}
+        context: dict[str, Any] = {"session_id": session_id, "agent_id": agent_id}
         try:
             return self._attempt(statements, writes, context)
         except _SchemaMissingError as missing:
@@ -90,7 +90,11 @@ class Transport:
             try:
                 answer = self._attempt(statements, writes, context)
             except _SchemaMissingError as still:
-                raise self._schema_error(still.error, context) from still.error
+                raise StatementError(
+                    f"the tables {self._schema.prefix}* are as they should be, and the database"
+                    f" misses something all the same ({still})",
+                    **context,
+                ) from still.error
             return Answer(answer.rows, answer.ambiguous or missing.ambiguous)
 
     def setup(self) -> None:
@@ -99,20 +103,17 @@ class Transport:
         Raises:
             SchemaError: If this access may not do that.
         """
-        context = {"session_id": None, "agent_id": None}
-        upgrade: list[Statement] = []
+        context: dict[str, Any] = {"session_id": None, "agent_id": None}
+        described = self._attempt(self._schema.describe(), False, context).rows
+        changes = self._schema.changes(described)
+        if not changes:
+            return None
         try:
-            described = self._attempt(
-                [*self._schema.create(), *self._schema.describe()], True, context
-            ).rows[-4:]
-            upgrade = self._schema.upgrade(described)
-            if upgrade:
-                self._attempt(upgrade, True, context)
+            self._attempt([{"sql": sql} for sql in changes], True, context)
         except (_SchemaMissingError, AccessDeniedError, StatementError) as error:
-            if "duplicate column name" in str(error.__cause__ or error):
+            if "duplicate column name" in str(error):
                 return self.setup()  # another process upgraded at the same moment
-            raise self._schema_error(error, context, upgrade) from error
-        return None
+            raise self._schema_error(error, context, changes) from error
 
     def _attempt(
         self, statements: Sequence[Statement], writes: bool, context: dict[str, Any]
@@ -157,13 +158,12 @@ class Transport:
             telemetry.count(name, amount)
 
     def _schema_error(
-        self, error: Exception, context: dict[str, Any], upgrade: Sequence[Statement] = ()
+        self, error: Exception, context: dict[str, Any], changes: Sequence[str]
     ) -> SchemaError:
-        cause = error.error if isinstance(error, _SchemaMissingError) else error
-        sql = ";\n".join([*self._schema.create_sql(), *(one["sql"] for one in upgrade)]) + ";"
+        sql = ";\n".join(changes) + ";"
         return SchemaError(
             f"the tables {self._schema.prefix}* are missing or old and could not be set up"
-            f" ({cause}). Let someone whose token may create tables call"
+            f" ({error}). Let someone whose token may create tables call"
             f" PerSQLSessionRepository(database, table_prefix={self._schema.prefix!r}).setup()"
             f" once, or run this SQL:\n{sql}",
             sql=sql,

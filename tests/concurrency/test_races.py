@@ -1,16 +1,13 @@
-"""Racers that begin at one moment: of conditional writers one wins, of merging ones nobody loses."""
+"""Racers that begin at once: of conditional writers one wins, of merging ones nobody loses."""
 
-import multiprocessing
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from multiprocessing.synchronize import Barrier
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from strands import Agent
 from strands.types.session import Session, SessionAgent, SessionType
 
 from strands_persql import (
@@ -22,11 +19,19 @@ from strands_persql import (
     RestClient,
 )
 from strands_persql.errors import AlreadyExistsError
-from strands_persql.testing import ScriptedModel
 from tests.concurrency.checker import Tables, check_blocks, check_rows, read_tables
+from tests.concurrency.racers import (
+    ROUNDS,
+    agent_of,
+    opened,
+    race,
+    race_to_merge,
+    race_to_open,
+    race_to_update,
+    run_processes,
+)
 
 RACERS = 4
-ROUNDS = 8
 Connect = Callable[[], Database]
 
 
@@ -65,47 +70,10 @@ def repositories(
     return make
 
 
-def race(racers: Sequence[Callable[[], object]]) -> list[object]:
-    """Let all begin at once, and give what each returned or raised."""
-    barrier = threading.Barrier(len(racers))
-    outcomes: list[object] = [None] * len(racers)
-
-    def run(number: int) -> None:
-        barrier.wait()
-        try:
-            outcomes[number] = racers[number]()
-        except Exception as error:  # noqa: BLE001 - the test looks at it
-            outcomes[number] = error
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(racers))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return outcomes
-
-
-def opened(repository: PerSQLSessionRepository) -> SessionAgent:
-    """Read the agent as the database has it now."""
-    repository.read_session("s")
-    agent = repository.read_agent("s", "a")
-    assert agent is not None
-    return agent
-
-
 def stored(connect: Connect, session_id: str = "s") -> Tables:
     """Read the rows behind everybody's back."""
     database = connect()
     return read_tables(lambda sql, params: database.query(sql, params)["data"], session_id, "a")
-
-
-def agent_of(manager: PerSQLSessionManager) -> Agent:
-    return Agent(
-        model=ScriptedModel(lambda _: "answer"),
-        agent_id="a",
-        session_manager=manager,
-        callback_handler=None,
-    )
 
 
 class TestThreads:
@@ -122,7 +90,7 @@ class TestThreads:
                 agent.state["winner"] = [version, number]
             outcomes = race(
                 [
-                    lambda repository=repository, agent=agent: repository.update_agent("s", agent)
+                    partial(repository.update_agent, "s", agent)
                     for repository, agent in zip(racers, agents, strict=True)
                 ]
             )
@@ -148,7 +116,7 @@ class TestThreads:
                 agent.state[f"k{number}"] = agent.state.get(f"k{number}", 0) + 1
                 racers[number].update_agent("s", agent)
 
-        outcomes = race([lambda number=number: count_up(number) for number in range(RACERS)])
+        outcomes = race([partial(count_up, number) for number in range(RACERS)])
 
         assert outcomes == [None] * RACERS
         assert opened(racers[0]).state == {f"k{number}": ROUNDS for number in range(RACERS)}
@@ -161,9 +129,7 @@ class TestThreads:
             session = f"s{number}"
             outcomes = race(
                 [
-                    lambda repository=repository, session=session: repository.create_session(
-                        Session(session, SessionType.AGENT)
-                    )
+                    partial(repository.create_session, Session(session, SessionType.AGENT))
                     for repository in racers
                 ]
             )
@@ -182,7 +148,7 @@ class TestThreads:
 
         for number in range(ROUNDS):
             session = f"s{number}"
-            outcomes = race([lambda one=one: talk(one, session) for one in databases])
+            outcomes = race([partial(talk, one, session) for one in databases])
 
             assert outcomes == [None] * RACERS
             assert_whole(stored(connect, session), turns=2 * RACERS)
@@ -192,69 +158,6 @@ def assert_whole(tables: Tables, turns: int) -> None:
     """See that there is one session and one agent, and that each turn is whole and a block."""
     assert [*check_rows(tables), *check_blocks(tables.messages)] == []
     assert Counter(Counter(row["turn"] for row in tables.messages).values()) == {2: turns}
-
-
-# -- what processes run: found by name, so at the top level ----------------------------------------
-
-
-def race_to_update(path: Path, number: int, barrier: Barrier, results: Any) -> None:
-    """Expect the same version as the others, again and again, and report who was let through."""
-    with LocalDatabase(path) as database:
-        repository = PerSQLSessionRepository(database, on_conflict="raise")
-        for _ in range(ROUNDS):
-            agent = opened(repository)
-            agent.state["winner"] = number
-            barrier.wait(20)
-            try:
-                repository.update_agent("s", agent)
-                results.put(number)
-            except ConflictError:
-                results.put(None)
-            barrier.wait(20)
-
-
-def race_to_merge(path: Path, number: int, barrier: Barrier, results: Any) -> None:
-    """Count under a key of one's own while the others do."""
-    with LocalDatabase(path) as database:
-        repository = PerSQLSessionRepository(database)
-        agent = opened(repository)
-        barrier.wait(20)
-        for count in range(1, ROUNDS + 1):
-            agent.state[f"k{number}"] = count
-            repository.update_agent("s", agent)
-        results.put(number)
-
-
-def race_to_open(path: Path, number: int, barrier: Barrier, results: Any) -> None:
-    """Open one new session after the other at the moment at which the others do."""
-    with LocalDatabase(path) as database:
-        for session in range(ROUNDS):
-            barrier.wait(20)
-            agent = agent_of(PerSQLSessionManager(f"s{session}", database))
-            agent(f"hello from {number}")
-            barrier.wait(20)
-            agent(f"again from {number}")
-            results.put(len(agent.messages))
-
-
-def run_processes(target: Callable[..., None], path: Path, count: int) -> list[Any]:
-    """Run processes to their end, and give all that they reported."""
-    context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(count), context.Queue()
-    processes = [
-        context.Process(target=target, args=(path, number, barrier, results))
-        for number in range(count)
-    ]
-    for process in processes:
-        process.start()
-    reports = {race_to_merge: count}.get(target, count * ROUNDS)
-    found = [results.get(timeout=30) for _ in range(reports)]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * count
-    results.close()
-    results.join_thread()
-    return found
 
 
 class TestProcesses:

@@ -423,7 +423,7 @@ def test_of_racing_writers_one_wins_each_version(backend: Backend) -> None:
     """Of conditional writers at a barrier exactly one is told that it won, each time."""
     stored(backend, n=0)
     number = 4
-    barrier = threading.Barrier(number)
+    barrier = threading.Barrier(number, timeout=10)
     outcomes: list[str] = []
 
     def race() -> None:
@@ -450,7 +450,7 @@ def test_racing_merges_lose_nothing(backend: Backend) -> None:
     """Threads that update one agent's state each keep all of their own keys."""
     stored(backend)
     number, writes = 4, 5
-    barrier = threading.Barrier(number)
+    barrier = threading.Barrier(number, timeout=10)
     failures: list[BaseException] = []
 
     def race(name: str) -> None:
@@ -476,7 +476,7 @@ def test_racing_merges_lose_nothing(backend: Backend) -> None:
 
 def test_racing_creations_of_a_session_have_one_winner(backend: Backend) -> None:
     """Of threads that create one session one succeeds and the others are told that it exists."""
-    barrier = threading.Barrier(4)
+    barrier = threading.Barrier(4, timeout=10)
     outcomes: list[str] = []
 
     def race() -> None:

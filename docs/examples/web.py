@@ -1,0 +1,119 @@
+"""Many sessions from one web process: answers are streamed, and no request blocks another.
+
+Run it with `python docs/examples/web.py`. Strands brings all that it needs (Starlette and uvicorn;
+for FastAPI the functions stay as they are). Then, as often as you like, and in many sessions::
+
+    curl -N localhost:8000/sessions/ada -d "My favourite city is Lisbon."
+    curl -N localhost:8000/sessions/ada -d "What did I tell you?"
+    curl localhost:8000/stats
+
+The sessions are in `agents.db`, or where AGENTS_DB says. With PERSQL_TOKEN and PERSQL_DATABASE in
+the environment they are in that hosted database.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import asdict
+from weakref import WeakValueDictionary
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from strands import Agent
+from strands.types.content import Messages
+
+from strands_persql import (
+    LocalDatabase,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RestClient,
+)
+from strands_persql.testing import Reply, ScriptedModel
+
+# -- one repository, and so one cache and one pool of connections, for all requests ----------------
+
+
+@contextlib.asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """Open the database when the process begins, and close it when it ends."""
+    with contextlib.ExitStack() as stack:
+        if token := os.environ.get("PERSQL_TOKEN"):
+            client = stack.enter_context(RestClient(token))
+            app.state.repository = PerSQLSessionRepository(
+                client.database(os.environ["PERSQL_DATABASE"])
+            )
+        else:
+            path = os.environ.get("AGENTS_DB", "agents.db")
+            app.state.repository = PerSQLSessionRepository(stack.enter_context(LocalDatabase(path)))
+        # Sessions in use, so that one session's requests queue here. Other processes' need no
+        # queue: their turns are kept whole, one behind the other.
+        app.state.locks = WeakValueDictionary[str, asyncio.Lock]()
+        yield
+
+
+# -- what is served --------------------------------------------------------------------------------
+
+
+async def chat(request: Request) -> Response:
+    """Give the agent's answer to the request's body, word by word, as server-sent events."""
+    prompt = (await request.body()).decode()
+    turn = take_turn(request.app, request.path_params["session_id"], prompt)
+    return StreamingResponse(turn, media_type="text/event-stream")
+
+
+async def take_turn(app: Starlette, session_id: str, prompt: str) -> AsyncGenerator[str, None]:
+    """Open the session, with one small request or none, and let its agent answer."""
+    async with app.state.locks.setdefault(session_id, asyncio.Lock()):
+        session = await PerSQLSessionManager.open(session_id, repository=app.state.repository)
+        # A new session's first agent is stored while it is made: not in the event loop, then.
+        agent = await asyncio.to_thread(make_agent, session)
+        async with session, contextlib.aclosing(agent.stream_async(prompt)) as events:
+            async for event in events:
+                if "data" in event:
+                    yield f"data: {json.dumps(event['data'])}\n\n"
+        yield "event: done\ndata: null\n\n"
+
+
+async def stats(request: Request) -> Response:
+    """Tell what the repository has done so far."""
+    return JSONResponse(asdict(request.app.state.repository.stats()))
+
+
+# -- the agent, which is yours ---------------------------------------------------------------------
+
+
+def make_agent(session: PerSQLSessionManager) -> Agent:
+    """Make an agent that goes on with a session. Take a real model here."""
+    return Agent(model=ScriptedModel(answer), session_manager=session, callback_handler=None)
+
+
+def answer(messages: Messages) -> Reply:
+    """Tell what the user has said before."""
+    said = [
+        block["text"]
+        for message in messages
+        if message["role"] == "user"
+        for block in message["content"]
+        if "text" in block
+    ]
+    return "So far you have told me: " + " ".join(said[:-1]) if said[:-1] else "I am listening."
+
+
+app = Starlette(
+    routes=[
+        Route("/sessions/{session_id}", chat, methods=["POST"]),
+        Route("/stats", stats),
+    ],
+    lifespan=lifespan,
+)
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=8000)
+    uvicorn.run(app, port=parser.parse_args().port)
