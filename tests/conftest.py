@@ -1,6 +1,7 @@
 """What all tests share: the real engine, Hypothesis' profiles, and a sentence for each test."""
 
 import os
+from typing import Any
 
 import hypothesis
 import pytest
@@ -16,7 +17,7 @@ from tests.engine.fixtures import (  # noqa: E402 - after the modules that asser
 
 __all__ = ["database_name", "engine", "engine_process", "fault_proxy"]
 
-_COMMON = {
+_COMMON: dict[str, Any] = {
     "deadline": None,
     "database": None,
     "suppress_health_check": [hypothesis.HealthCheck.too_slow],

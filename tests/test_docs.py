@@ -15,15 +15,22 @@ from pathlib import Path
 import pytest
 
 import strands_persql
-from strands_persql import LocalDatabase, PerSQLSessionManager, RetryPolicy, errors, testing
-from strands_persql.schema import Schema
+from strands_persql import (
+    LocalDatabase,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RetryPolicy,
+    errors,
+    testing,
+)
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 _FENCE = re.compile(
-    r"^(?P<note><!-- not run: [^\n]* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n", re.M | re.S
+    r"^(?P<note><!-- not run: [^\n]* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n",
+    re.MULTILINE | re.DOTALL,
 )
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 _CITATION = re.compile(r"(tests/[\w/]+\.py)::([\w:]+)")
@@ -83,7 +90,7 @@ def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_sql_on_a_page_runs(page: Path) -> None:
     """Each query on a page is taken by a database that has our tables."""
     with LocalDatabase() as database:
-        PerSQLSessionManager("user-42", database).session_repository.setup()
+        PerSQLSessionRepository(database).setup()
         for block in blocks(page):
             if block.language == "sql":
                 database.query(block.text)
@@ -96,7 +103,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         target = page.parent / path if path else page
         assert target.exists(), f"{page.name} links to {path}"
         if heading:
-            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+            titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
             slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
             assert heading in slugs, f"{page.name} links to {path}#{heading}"
 
@@ -123,7 +130,7 @@ def test_cited_tests_exist() -> None:
 def test_every_guarantee_has_a_test() -> None:
     """Each numbered guarantee cites at least one test, and their numbers have no gap."""
     text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    sections = re.split(r"^## ", text, flags=re.M)[1:]
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
     guarantees = [section for section in sections if re.match(r"G\d+\. ", section)]
 
     assert [int(one[1 : one.index(".")]) for one in guarantees] == [*range(1, 1 + len(guarantees))]
@@ -143,7 +150,9 @@ def test_every_error_has_its_row() -> None:
     classes = [name for name, value in vars(errors).items() if _is_own_error(value)]
 
     assert [
-        name for name in classes if not re.search(rf"^\| `{name}` \| .+ \| .+ \|$", table, re.M)
+        name
+        for name in classes
+        if not re.search(rf"^\| `{name}` \| .+ \| .+ \|$", table, re.MULTILINE)
     ] == []
 
 
@@ -166,19 +175,24 @@ def test_options_are_as_described() -> None:
         if option.kind is not option.VAR_KEYWORD:
             shown = "" if option.default in (option.empty, None) else f" `{option.default!r}`"
             shown = shown.replace("'", '"')
-            assert re.search(rf"^\| `{name}` \|({re.escape(shown)}| `None`) \| ", table, re.M), name
+            assert re.search(
+                rf"^\| `{name}` \|({re.escape(shown)}| `None`) \| ", table, re.MULTILINE
+            ), name
 
 
 def test_columns_are_as_described() -> None:
     """The page on the tables has each table and each column."""
     page = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
-    schema = Schema()
     with LocalDatabase() as database:
-        database.batch(schema.create())
-        described = [database.query(one["sql"], one.get("params", ())) for one in schema.describe()]
-    columns = {row["name"] for table in described for row in table["data"]}
+        PerSQLSessionRepository(database).setup()
+        found = database.query(
+            "SELECT t.name AS name, c.name AS part FROM sqlite_master AS t,"
+            " pragma_table_info(t.name) AS c WHERE t.type = 'table'"
+        )
+    names = {row[key] for row in found["data"] for key in ("name", "part")}
 
-    assert [name for name in sorted(columns) if f"`{name}`" not in page] == []
+    assert "strands_messages" in names
+    assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/costs.md"])
@@ -196,7 +210,7 @@ def test_the_table_of_round_trips_is_what_is_measured(
 
 def test_make_targets_exist() -> None:
     """Each target of make that a page names is one of the Makefile's."""
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
-    named = set(re.findall(r"(?:^|`)make ([a-z]+)", everything(), re.M))
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", everything(), re.MULTILINE))
 
     assert named - targets == set()

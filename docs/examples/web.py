@@ -69,15 +69,16 @@ async def chat(request: Request) -> Response:
 
 async def take_turn(app: Starlette, session_id: str, prompt: str) -> AsyncGenerator[str, None]:
     """Open the session, with one small request or none, and let its agent answer."""
-    async with app.state.locks.setdefault(session_id, asyncio.Lock()):
-        session = await PerSQLSessionManager.open(session_id, repository=app.state.repository)
+    async with (
+        app.state.locks.setdefault(session_id, asyncio.Lock()),
+        await PerSQLSessionManager.open(session_id, repository=app.state.repository) as session,
+    ):
         # A new session's first agent is stored while it is made: not in the event loop, then.
         agent = await asyncio.to_thread(make_agent, session)
-        async with session, contextlib.aclosing(agent.stream_async(prompt)) as events:
-            async for event in events:
-                if "data" in event:
-                    yield f"data: {json.dumps(event['data'])}\n\n"
-        yield "event: done\ndata: null\n\n"
+        async for event in agent.stream_async(prompt):
+            if "data" in event:
+                yield f"data: {json.dumps(event['data'])}\n\n"
+    yield "event: done\ndata: null\n\n"
 
 
 async def stats(request: Request) -> Response:

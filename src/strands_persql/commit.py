@@ -268,6 +268,8 @@ class Committer:
             base.last_write, base.unsettled, base.known = attempted.write_id, [], own
         if attempted.found is not None:
             base.adopt(*attempted.found)
+            if moment.content is None:
+                own = base.known
             state, _ = merge_content(base.known, base.stored, own)
             own = {**own, "state": state["state"]} if "state" in state else own
         base.known = own

@@ -23,7 +23,7 @@ from .commit import (
 )
 from .encoding import to_fields, to_json
 from .errors import ConflictError
-from .merge import same
+from .merge import merge, same
 from .offload import Queue
 from .rows import without_times
 from .schema import Row
@@ -288,6 +288,7 @@ class AgentHolder:
         self, agent: Any, pending: Sequence[_Unsaved], content: tuple[str, dict[str, Any]] | None
     ) -> None:
         turn = self._turn or _Turn("")
+        had = self._base.known if content is None else content[1]
         tried = any(one.tried for one in pending)
         moment = Moment(
             self._session_id,
@@ -323,7 +324,7 @@ class AgentHolder:
             turn.interleaved = True
         if outcome.brought_in:
             self._content_text = ""
-            _bring_in(agent.state, self._base.known["state"])
+            _bring_in(agent.state, had["state"], self._base.known["state"])
 
     def _content(self, agent: Any) -> tuple[str, dict[str, Any]] | None:
         """Give the agent's content and its JSON, or None if the database has it."""
@@ -468,9 +469,10 @@ def _continues(latest: Message, message: Message, memory: Sequence[Message]) -> 
     return not any(one is latest for one in memory[-2:])
 
 
-def _bring_in(state: Any, merged: dict[str, Any]) -> None:
-    """Set what a merge has changed on an agent's state, and leave the rest as it is."""
+def _bring_in(state: Any, had: dict[str, Any], known: dict[str, Any]) -> None:
+    """Set what others have changed on an agent's state, and leave its own changes as they are."""
     current = state.get()
+    merged, _ = merge(had, known, current)
     for key in current.keys() - merged.keys():
         state.delete(key)
     for key, value in merged.items():

@@ -153,25 +153,25 @@ def _appends(manager: PerSQLSessionManager, agent: Agent) -> Callable[[], None]:
 def test_tool_turns_spend_less_time_on_the_way(commit: str, limit: float, report: Report) -> None:
     """20 tool turns at 30 ms a request take 0.7 of the baseline's time, 0.18 if written at once."""
     _twenty_tool_turns(commit, 0.0)  # the first agent of a process has more to import
-    ways = (lambda: _twenty_tool_turns("baseline", 0.03), lambda: _twenty_tool_turns(commit, 0.03))
-    theirs, ours = (
-        statistics.median(taken)
-        for taken in zip(*[[way() for way in ways] for _ in range(3)], strict=True)
-    )
+    runs = [[_twenty_tool_turns(system, 0.03) for system in ("baseline", commit)] for _ in "1234"]
+    # Each turn's best: what else goes on in the machine makes a turn longer, never shorter.
+    theirs, ours = (sum(map(min, *times)) for times in zip(*runs, strict=True))
     report(f'20 tool turns at 30 ms a request, "{commit}" / baseline', ours / theirs, at_most=limit)
 
 
-def _twenty_tool_turns(system: str, latency: float) -> float:
-    """Give the seconds that a new session's first tool turns take."""
+def _twenty_tool_turns(system: str, latency: float) -> list[float]:
+    """Give the seconds that each of a new session's first tool turns takes."""
     with LocalDatabase() as local:
         database = CountingDatabase(local)
         make_tables(system, database)
         agent = new_agent(SYSTEMS[system]("trip", database))
         database.latency = latency
-        began = time.perf_counter()
+        taken = []
         for _ in range(20):
+            began = time.perf_counter()
             take_turn(agent, tools=1)
-        return time.perf_counter() - began
+            taken.append(time.perf_counter() - began)
+        return taken
 
 
 @pytest.mark.parametrize("commit", ["message", "turn"])
@@ -220,18 +220,14 @@ class Ticker:
 
 def test_the_cache_stays_within_its_limit(database: LocalDatabase, report: Report) -> None:
     """A run that touches ten times the cache's limit never holds more than that limit."""
-    limit = 4_000_000
-    with contextlib.closing(PerSQLSessionManager("first", database)) as manager:
-        new_agent(manager)
-    for number in range(10):
-        new_agent(PerSQLSessionManager(f"session-{number}", database))
-        seed(database, f"session-{number}", 1_000, size=3_000)
+    limit, sessions = 2_000_000, [f"session-{number}" for number in range(50)]
+    for session_id in sessions:
+        new_agent(PerSQLSessionManager(session_id, database))
+        seed(database, session_id, 100, size=4_000)
     repository = PerSQLSessionRepository(database, cache=SessionCache(limit))
 
     def open_all() -> list[int]:
-        for number in range(10):
-            assert repository.read_session(f"session-{number}")
-        return [len(repository.list_messages(f"session-{n}", AGENT_ID)) for n in range(10)]
+        return [_held(repository, session_id) for session_id in sessions]
 
     open_all()
     repository.cache.clear()
@@ -239,13 +235,20 @@ def test_the_cache_stays_within_its_limit(database: LocalDatabase, report: Repor
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        assert open_all() == [1_000] * 10
-        gc.collect()
-        after, _ = tracemalloc.get_traced_memory()
+        most = max(open_all()) - before
     finally:
         tracemalloc.stop()
+    assert repository.stats().evictions > len(sessions)
     assert repository.stats().cached_bytes > limit / 2
-    report("memory held by the cache / its limit", (after - before) / limit, at_most=1.0)
+    report("memory held at any time by a cache / its limit", most / limit, at_most=1.0)
+
+
+def _held(repository: PerSQLSessionRepository, session_id: str) -> int:
+    """Give the bytes that are held once a session has been read."""
+    assert repository.read_session(session_id)
+    assert len(repository.list_messages(session_id, AGENT_ID)) == 100
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
 
 
 def test_threads_that_race_keep_their_pace(database: LocalDatabase, report: Report) -> None:

@@ -181,7 +181,6 @@ class TestProcesses:
         winners = [report for report in reports if report is not None]
         assert len(winners) == ROUNDS
         assert tables.agents[0]["version"] == 1 + ROUNDS
-        assert len(set(tables.agents[0]["writes"].split())) == len(set(winners))
 
     def test_merging_loses_nobody(self, path: Path) -> None:
         """Where processes merge, each one's increments of a key of its own are all there."""

@@ -1,4 +1,4 @@
-"""The databases that the contract is held to, and access to their rows behind the library's back."""
+"""The databases that the contract is held to, and access behind the library's back."""
 
 import sqlite3
 import threading

@@ -1,5 +1,6 @@
 """Stores that are wrong, each in one way; the contract must reject every one of them."""
 
+import functools
 import inspect
 import itertools
 import sqlite3
@@ -47,17 +48,12 @@ def checks() -> Iterator[tuple[str, Callable[[Backend], None]]]:
     """Give every test of the contract that needs a backend alone, with its parameters bound."""
     for module in MODULES:
         for name, test in inspect.getmembers(module, inspect.isfunction):
-            parametrized = [
-                _cases(mark) for mark in getattr(test, "pytestmark", ()) if mark.args
-            ]
+            parametrized = [_cases(mark) for mark in getattr(test, "pytestmark", ()) if mark.args]
             for cases in itertools.product(*parametrized):
                 bound = {name: value for case in cases for name, value in case.items()}
                 wanted = set(inspect.signature(test).parameters)
                 if name.startswith("test_") and wanted == {"backend", *bound}:
-                    yield (
-                        f"{name}{list(bound.values()) or ''}",
-                        lambda backend, test=test, bound=bound: test(backend=backend, **bound),
-                    )
+                    yield f"{name}{list(bound.values()) or ''}", functools.partial(test, **bound)
 
 
 def _cases(mark: Any) -> list[dict[str, Any]]:
@@ -188,7 +184,9 @@ class DeletesHalf(Rewriting):
     """Deleting a session leaves its messages."""
 
     def rewrite(self, sql: str, params: list[Value]) -> list[tuple[str, list[Value]]]:
-        return [(NOTHING, [])] if sql.startswith("DELETE FROM strands_messages") else [(sql, params)]
+        return (
+            [(NOTHING, [])] if sql.startswith("DELETE FROM strands_messages") else [(sql, params)]
+        )
 
 
 class Backwards(Rewriting):
@@ -251,25 +249,23 @@ class CaseFolding(Rewriting):
     """Ids that differ by case are taken for one."""
 
     swaps: ClassVar[dict[str, str]] = {
-        "session_id = ?": "lower(session_id) = lower(?)",
-        "agent_id = ?": "lower(agent_id) = lower(?)",
+        " session_id = ?": " lower(session_id) = lower(?)",
+        " agent_id = ?": " lower(agent_id) = lower(?)",
     }
 
 
 class ForgetsWrites(Rewriting):
-    """Rows don't remember which writes have been applied to them."""
+    """Rows remember no more than the latest write that has been applied to them."""
 
-    swaps: ClassVar[dict[str, str]] = {"substr(? || replace(writes, ?, ''), 1,": "substr(?, 1, 0 * length(?) * "}
+    swaps: ClassVar[dict[str, str]] = {"replace(writes, ?, '')": "replace('', ?, '')"}
 
 
 class Unparented(Rewriting):
-    """Messages and agents are stored under what isn't there."""
+    """Agents are stored under sessions that aren't there."""
 
-    def rewrite(self, sql: str, params: list[Value]) -> list[tuple[str, list[Value]]]:
-        if sql.startswith("INSERT INTO strands_agents"):
-            return [(sql.replace("EXISTS (SELECT 1 FROM strands_sessions", "(? IS NOT NULL", 1).replace(
-                "(? IS NOT NULL WHERE session_id = ?)", "? IS NOT NULL"), params)]
-        return [(sql, params)]
+    swaps: ClassVar[dict[str, str]] = {
+        "EXISTS (SELECT 1 FROM strands_sessions WHERE session_id = ?) AND": "? IS NOT NULL AND"
+    }
 
 
 class StaleForever(PerSQLSessionRepository):
@@ -413,4 +409,3 @@ def backend_of(store: type[Rewriting] | type[PerSQLSessionRepository]) -> Callab
             return repository_class(database or self.database, **options)
 
     return Broken
-

@@ -70,7 +70,7 @@ def test_after_setup_by_an_administrator_a_lesser_token_writes(
     assert agent.state == {"n": 1}
 
 
-def test_setup_without_the_right_says_what_to_do(hosted: Backend, readwrite: Access) -> None:
+def test_setup_without_the_right_says_what_to_do(readwrite: Access) -> None:
     """A call of ``setup`` that may not make the tables that are missing raises with the SQL."""
     with pytest.raises(SchemaError) as caught:
         readwrite.repository.setup()
@@ -98,7 +98,7 @@ def test_an_old_table_without_the_right_to_upgrade_has_the_sql(
 
 
 def test_a_token_that_may_read_can_open(hosted: Backend, readonly: Access) -> None:
-    """A read-only token opens, reads and restores, and its writes are refused, each by one error."""
+    """A read-only token opens, reads and restores, and its writes are refused at once."""
     hosted.agent(["hi"])("hello")
     assert readonly.repository.read_session("s") is not None
     agent = hosted.agent(manager=hosted.manager(repository=readonly.repository))
@@ -122,7 +122,12 @@ def test_a_refused_token_is_not_repeated_in_its_error(engine: Engine, database_n
         repository = PerSQLSessionRepository(client.database(database_name), retry=FAST)
         with pytest.raises(AccessDeniedError) as caught:
             repository.read_session("s")
-        shown = [str(caught.value), repr(caught.value), repr(repository), repr(caught.value.__cause__)]
+        shown = [
+            str(caught.value),
+            repr(caught.value),
+            repr(repository),
+            repr(caught.value.__cause__),
+        ]
     assert not [text for text in shown if token in text]
 
 

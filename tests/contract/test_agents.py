@@ -1,5 +1,7 @@
 """Agents: their records, their state, and what an update keeps."""
 
+from typing import Any
+
 import pytest
 from strands.types.exceptions import SessionException
 
@@ -128,9 +130,7 @@ def test_agents_of_one_session_keep_apart(backend: Backend) -> None:
     repository.update_agent("s", session_agent("a%", who="changed"))
     fresh = backend.repository()
     fresh.read_session("s")
-    found = {
-        one: state_in_database(backend, one)["who"] for one in ("a", "A", "a1", "a%", "ä")
-    }
+    found = {one: state_in_database(backend, one)["who"] for one in ("a", "A", "a1", "a%", "ä")}
     assert found == {"a": "a", "A": "A", "a1": "a1", "a%": "changed", "ä": "ä"}
 
 
@@ -152,7 +152,7 @@ def test_what_was_given_and_got_is_nobodys_alias(backend: Backend) -> None:
 
 def test_an_agents_state_may_be_deep_and_wide(backend: Backend) -> None:
     """Bytes, integers, floats, text of all scripts and empty things come back as they were."""
-    state = {
+    state: dict[str, Any] = {
         "bytes": b"\x00\xff",
         "int": 2**53 - 1,
         "negative": -3,

@@ -161,7 +161,7 @@ def test_state_that_contains_itself_is_refused(backend: Backend) -> None:
 
 def test_lone_surrogates_in_state_come_back(backend: Backend) -> None:
     """State may hold text that has no UTF-8, and NUL, as values and as keys."""
-    state = {"\ud800": "\udfff", "nul\0": "\0", "ok": "ü"}
+    state: dict[str, Any] = {"\ud800": "\udfff", "nul\0": "\0", "ok": "ü"}
     repository = stored(backend, **state)
     assert state_in_database(backend) == state
     repository.update_agent("s", session_agent(**{**state, "n": 1}))
@@ -169,9 +169,7 @@ def test_lone_surrogates_in_state_come_back(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("broken", ["", "{", "null", "[]", "3", '"text"', "{}", '{"message": 3}'])
-def test_a_corrupt_message_is_named_and_others_stay_readable(
-    backend: Backend, broken: str
-) -> None:
+def test_a_corrupt_message_is_named_and_others_stay_readable(backend: Backend, broken: str) -> None:
     """A row of broken JSON or wrong shape raises with its table and key; its neighbours don't."""
     stored(backend, "zero", "one", "two")
     backend.raw("UPDATE strands_messages SET data = ? WHERE message_id = 1", broken)

@@ -294,6 +294,23 @@ def test_states_of_two_agents_are_merged(backend: Backend, commit: str) -> None:
     assert one.state.get() == state_in_database(backend) == {"one": 1, "two": 2, "more": 3}
 
 
+def test_what_is_brought_in_spares_what_isnt_stored_yet(backend: Backend) -> None:
+    """An append that learns of another's state drops no change that the agent hasn't synced."""
+    manager = backend.manager()
+    agent = backend.agent(manager=manager)
+    agent.state.set("old", 0)
+    manager.sync_agent(agent)
+    other = backend.agent(["hi"])
+    other.state.set("theirs", 2)
+    other("q")
+    agent.state.set("mine", 1)
+    agent.state.delete("old")
+    manager.append_message(user("x"), agent)
+    manager.sync_agent(agent)
+    assert agent.state.get() == {"mine": 1, "theirs": 2}
+    assert state_in_database(backend) == {"mine": 1, "theirs": 2}
+
+
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_two_turns_at_once_are_kept_whole(backend: Backend, commit: str) -> None:
     """Turns that run within each other stand one behind the other, each in one block."""
@@ -320,7 +337,8 @@ def test_two_turns_at_once_are_kept_whole(backend: Backend, commit: str) -> None
     ]
     texts = [text.split(" 1")[0].split(" 2")[0].strip() for text in in_database(backend)]
     assert [texts[:4], texts[4:]] == blocks
-    assert ids_in_database(backend) == list(range(ids_in_database(backend)[0], 8 + ids_in_database(backend)[0]))
+    ids = ids_in_database(backend)
+    assert ids == list(range(ids[0], ids[0] + 8))
     outer("again?")
     heard = said(outer.messages)
     assert sorted(heard) == sorted(in_database(backend))

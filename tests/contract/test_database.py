@@ -9,7 +9,6 @@ from tests.contract.backends import Backend
 INSERT = "INSERT INTO t (a) VALUES (?)"
 
 
-
 def values(backend: Backend) -> list[object]:
     """Give what the table has."""
     return [row["a"] for row in backend.raw("SELECT a FROM t ORDER BY rowid")]

@@ -14,7 +14,7 @@ from strands.types.content import Message
 from strands.types.exceptions import SessionException
 
 from strands_persql import PerSQLSessionManager
-from strands_persql.testing import Redact, ScriptedModel, ToolCall
+from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
 from tests.contract.backends import FAST, Backend
 from tests.contract.helpers import (
     assistant,
@@ -48,7 +48,7 @@ def test_an_agent_goes_on_where_another_stopped(backend: Backend, commit: str) -
 @pytest.mark.parametrize("commit", TURNS)
 def test_a_tool_turn_comes_back_whole(backend: Backend, commit: str) -> None:
     """Calls, results and the state that a tool has set are stored and restored."""
-    replies = [ToolCall("count"), [ToolCall("count"), ToolCall("count")], "three"]
+    replies: list[Reply] = [ToolCall("count"), [ToolCall("count"), ToolCall("count")], "three"]
     first = backend.agent(replies, manager=backend.manager(commit=commit), tools=[count])
     first("count to three")
     second = backend.agent(manager=backend.manager(commit=commit))
@@ -441,6 +441,7 @@ def test_a_null_conversation_manager_restores_everything(backend: Backend) -> No
 def test_images_in_a_conversation_come_back(backend: Backend) -> None:
     """Bytes within an agent's messages are bytes after a restore."""
     agent = backend.agent(["a cat"])
-    agent([{"image": {"format": "png", "source": {"bytes": b"\x89PNG\x00"}}}, {"text": "?"}])
+    image: Any = {"image": {"format": "png", "source": {"bytes": b"\x89PNG\x00"}}}
+    agent([image, {"text": "?"}])
     restored = backend.agent()
     assert plain(restored.messages) == plain(agent.messages)

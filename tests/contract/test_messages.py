@@ -74,16 +74,12 @@ def test_listing_messages_of_a_missing_agent_raises(backend: Backend) -> None:
         (5, 0, "01234"),
     ],
 )
-def test_pages_are_slices(
-    backend: Backend, limit: int | None, offset: int, expected: str
-) -> None:
+def test_pages_are_slices(backend: Backend, limit: int | None, offset: int, expected: str) -> None:
     """``limit`` and ``offset`` cut the list as a slice would, also beyond its end."""
     warm = stored(backend, *"01234")
     warm.read_session("s")
     for repository in (warm, backend.repository()):
-        page = repository.list_messages(
-            session_id="s", agent_id="a", limit=limit, offset=offset
-        )
+        page = repository.list_messages(session_id="s", agent_id="a", limit=limit, offset=offset)
         assert "".join(said(one.to_message() for one in page)) == expected
 
 
@@ -181,7 +177,7 @@ def test_bytes_come_back_as_bytes(backend: Backend) -> None:
 
 def test_text_with_nul_and_lone_surrogates_comes_back(backend: Backend) -> None:
     """Text that databases are bad at comes back as it was."""
-    texts = ["a\0b", "\ud800", "\udfff\ud800 x", "\u2028\u2029", "𝕏 🎉", "", "\\u0000"]
+    texts = ["a\0b", "\ud800", "\udfff\ud800 x", "\u2028\u2029", "日本 🎉", "", "\\u0000"]
     repository = stored(backend, *texts)
     assert listed(repository) == texts
     assert in_database(backend) == texts

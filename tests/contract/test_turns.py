@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from strands.agent.conversation_manager import NullConversationManager
 
-from strands_persql.testing import FaultyDatabase, ScriptedModel, ToolCall
+from strands_persql.testing import FaultyDatabase, Reply, ScriptedModel, ToolCall
 from tests.contract.backends import NEVER, Backend
 from tests.contract.helpers import (
     count,
@@ -61,9 +61,7 @@ def test_a_turn_that_could_not_be_stored_is_flushed_by_close(backend: Backend) -
     """A turn whose write failed raises, is kept, and goes out with ``close``."""
     faulty = FaultyDatabase(backend.database, lambda _: "lost_request" if failing else None)
     failing = False
-    manager = backend.manager(
-        repository=backend.repository(faulty, retry=NEVER), commit="turn"
-    )
+    manager = backend.manager(repository=backend.repository(faulty, retry=NEVER), commit="turn")
     agent = backend.agent(["hi"], manager=manager)
     failing = True
     with pytest.raises(Exception, match="nothing was written"):
@@ -79,7 +77,7 @@ def test_a_turn_that_could_not_be_stored_is_flushed_by_close(backend: Backend) -
 def test_a_failed_turn_goes_out_before_the_next(backend: Backend) -> None:
     """After a lost request the next turn's write carries both turns, in order."""
     faults = iter([None, None, "lost_request"])
-    faulty = FaultyDatabase(backend.database, lambda _: next(faults, None))  # type: ignore[arg-type, return-value]
+    faulty = FaultyDatabase(backend.database, lambda _: next(faults, None))  # type: ignore[arg-type]
     backend.repository().setup()
     manager = backend.manager(repository=backend.repository(faulty, retry=NEVER), commit="turn")
     agent = backend.agent(["1", "2"], manager=manager)
@@ -92,7 +90,7 @@ def test_a_failed_turn_goes_out_before_the_next(backend: Backend) -> None:
 
 def test_a_long_turn_is_stored_in_parts(backend: Backend) -> None:
     """A turn of more messages than a transaction takes is stored whole, in order."""
-    replies = [*[ToolCall("count")] * 60, "done"]
+    replies: list[Reply] = [*[ToolCall("count")] * 60, "done"]
     agent = backend.agent(
         replies,
         manager=backend.manager(commit="turn"),

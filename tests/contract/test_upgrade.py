@@ -58,7 +58,7 @@ def old(backend: Backend, shape: str, *texts: str, removed: int = 0) -> None:
     for table, columns in SHAPES[shape].items():
         backend.raw(f"CREATE TABLE strands_{table} ({columns})")
     times = {"created_at": TIME, "updated_at": TIME}
-    data = {"session_id": "s", "session_type": "AGENT", **times}
+    data: dict[str, Any] = {"session_id": "s", "session_type": "AGENT", **times}
     insert(backend, "sessions", data, session_id="s")
     state = {
         "__name__": "SlidingWindowConversationManager",
@@ -66,7 +66,9 @@ def old(backend: Backend, shape: str, *texts: str, removed: int = 0) -> None:
         "model_call_count": 0,
     }
     data = {"agent_id": "a", "state": {"n": 1}, "conversation_manager_state": state}
-    insert(backend, "agents", {**data, "_internal_state": {}, **times}, session_id="s", agent_id="a")
+    insert(
+        backend, "agents", {**data, "_internal_state": {}, **times}, session_id="s", agent_id="a"
+    )
     for index, text in enumerate(texts):
         data = {"message": user(text), "message_id": index, "redact_message": None, **times}
         insert(backend, "messages", data, session_id="s", agent_id="a", message_id=index)

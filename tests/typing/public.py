@@ -1,0 +1,102 @@
+"""Checked by mypy, never run: what the public interface is to a type checker."""
+
+from typing import Any
+
+from strands import Agent
+from strands.session.repository_session_manager import RepositorySessionManager
+from strands.session.session_repository import SessionRepository
+from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
+from typing_extensions import assert_type
+
+from strands_persql import (
+    ConflictError,
+    Database,
+    LocalDatabase,
+    PerSQLError,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RestClient,
+    RestDatabase,
+    RetryPolicy,
+    SessionCache,
+    Stats,
+)
+from strands_persql.databases.protocol import Result
+from strands_persql.testing import CountingDatabase, FaultyDatabase, Redact, ScriptedModel, ToolCall
+
+
+class MyManager(PerSQLSessionManager):
+    """A user's own."""
+
+
+def databases(client: RestClient) -> None:
+    """All of these are databases."""
+    assert_type(client.database("acme/x"), RestDatabase)
+    local: Database = LocalDatabase("agents.db")
+    hosted: Database = client.database("acme/x")
+    counting: Database = CountingDatabase(local)
+    faulty: Database = FaultyDatabase(hosted, ["lost_answer", None])
+    assert_type(local.query("SELECT ?", [1]), Result)
+    counting.batch([{"sql": "SELECT 1"}, {"sql": "SELECT ?", "params": ["x"]}], transaction=True)
+    faulty.query("SELECT 1")
+    FaultyDatabase(local, ["no such fault"])  # type: ignore[list-item]
+    counting.batch([{"params": []}])  # type: ignore[typeddict-item]
+
+
+def managers(database: Database, repository: PerSQLSessionRepository) -> None:
+    """The constructor's forms."""
+    manager = PerSQLSessionManager("s", database, commit="turn", on_conflict="raise")
+    parent: RepositorySessionManager = manager
+    assert_type(manager.session_repository, PerSQLSessionRepository)
+    assert_type(manager.session, Session)
+    PerSQLSessionManager("s", repository=repository, max_staleness=1)
+    assert_type(PerSQLSessionManager.from_token("s", "token", "acme/x"), PerSQLSessionManager)
+    assert_type(MyManager.from_token("s", "token", "acme/x"), MyManager)
+    with MyManager("s", database) as mine:
+        assert_type(mine, MyManager)
+    Agent(session_manager=manager)
+    Agent(session_manager=parent)
+    PerSQLSessionManager("s", database, commit="never")  # type: ignore[arg-type]
+    PerSQLSessionManager("s", database, on_conflict="ours")  # type: ignore[arg-type]
+    PerSQLSessionManager("s", object())  # type: ignore[arg-type]
+
+
+async def coroutines(database: Database) -> None:
+    """The same without blocking."""
+    async with await MyManager.open("s", database) as manager:
+        assert_type(manager, MyManager)
+
+
+def repositories(database: Database) -> None:
+    """The contract of Strands, and what is beside it."""
+    repository = PerSQLSessionRepository(
+        database, cache=SessionCache(max_bytes=1), retry=RetryPolicy(budget=1.0)
+    )
+    contract: SessionRepository = repository
+    assert_type(contract.read_session("s"), Session | None)
+    assert_type(repository.create_session(Session("s", SessionType.AGENT)), Session)
+    assert_type(repository.read_agent("s", "a"), SessionAgent | None)
+    assert_type(repository.read_message("s", "a", 0), SessionMessage | None)
+    assert_type(repository.list_messages("s", "a", limit=None, offset=1), list[SessionMessage])
+    assert_type(repository.read_multi_agent("s", "m"), dict[str, Any] | None)
+    assert_type(repository.list_sessions(limit=1, after="a"), list[Session])
+    assert_type(repository.stats(), Stats)
+    assert_type(repository.stats() - repository.stats(), Stats)
+    assert_type(repository.stats().cost_usd, float)
+    assert_type(repository.cache.current_bytes, int)
+    assert_type(RetryPolicy.never(), RetryPolicy)
+
+
+def errors(error: ConflictError) -> None:
+    """What a handler may look at."""
+    parent: PerSQLError = error
+    assert_type(parent.session_id, str | None)
+    assert_type(error.expected_version, int | None)
+    assert_type(error.found_version, int | None)
+
+
+def doubles() -> None:
+    """Scripts for tests."""
+    ScriptedModel(["text", ToolCall("t", {"a": 1}), Redact("x"), ["both", ToolCall("t")]])
+    ScriptedModel(lambda messages: f"{len(messages)} so far")
+    ScriptedModel([3])  # type: ignore[list-item]
