@@ -61,7 +61,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def chat(request: Request) -> Response:
-    """Give the agent's answer to the request's body, word by word, as server-sent events."""
+    """Give the agent's answer to the request's body, as it comes, in server-sent events."""
     prompt = (await request.body()).decode()
     turn = take_turn(request.app, request.path_params["session_id"], prompt)
     return StreamingResponse(turn, media_type="text/event-stream")

@@ -142,11 +142,6 @@ class Moment:
     others: int | None = None
     previous_turn: str = ""
 
-    @property
-    def asks_for_others(self) -> bool:
-        """Whether other writers' messages are read: where the turn's own can't be in between."""
-        return self.others is not None and self.first is None
-
 
 @dataclass
 class Outcome:
@@ -291,7 +286,7 @@ class Committer:
             if content is not None and moment.content is not None:
                 moment.base.unsettled = [*moment.base.unsettled, (write_id, moment.content)][-8:]
             raise
-        others = answer.rows.pop() if moment.asks_for_others else []
+        others = answer.rows.pop() if moment.others is not None else []
         turn = answer.rows.pop() if moment.messages else []
         agent = answer.rows.pop()
         if not agent or agent[0]["write_id"] != moment.base.write_id:
@@ -381,7 +376,7 @@ class Committer:
         statements.append(schema.read_outcome(*key, base.version, write_id))
         if moment.messages:
             statements.append(schema.read_turn(*key, moment.turn, moment.after))
-        if moment.asks_for_others and moment.others is not None:
+        if moment.others is not None:
             statements.append(
                 schema.read_others(
                     *key,

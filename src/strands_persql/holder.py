@@ -61,7 +61,7 @@ class _Unsaved:
 class _Turn:
     turn_id: str
     first: int | None = None
-    interleaved: bool = False  # with another writer's, or it may be: they are yet to be read
+    interleaved: bool = False  # with another writer's, which is yet to be read
 
 
 class AgentHolder:
@@ -104,7 +104,6 @@ class AgentHolder:
             for row, record in zip(rows, records, strict=True)
         ]
         self._latest: _Known | _Unsaved | None = self._known[-1] if self._known else None
-        self._stand_in: Message | None = None
         self._after = agent.next_id - 1  # the highest id known to be taken
         self._complete_to = self._after  # no other writer's finished turn is missing up to it
         self._unsaved: list[_Unsaved] = []
@@ -112,6 +111,7 @@ class AgentHolder:
         self._turn: _Turn | None = None
         self._last_turn: _Turn | None = None
         self._invoked = False
+        self._asks_for_others = False
         self._failed = False
         self._fence: ConflictError | None = None
 
@@ -125,7 +125,7 @@ class AgentHolder:
         """
         with self._lock:
             self._check_fence()
-            self._invoked, self._failed = True, False
+            self._invoked, self._asks_for_others, self._failed = True, True, False
 
     def end_invocation(self, agent: Any) -> None:
         """Store all that is unsaved and the agent's state, and end the turn."""
@@ -156,6 +156,7 @@ class AgentHolder:
         if not self._invoked and message["role"] == "user" and not answers_tools:
             self._end_turn()
         if self._turn is None:
+            self._asks_for_others = True
             goes_on = answers_tools and self._last_turn is not None
             self._turn = self._last_turn if goes_on else _Turn(new_write_id())
 
@@ -185,8 +186,7 @@ class AgentHolder:
                 latest.record.message = message
                 self._rewrite(latest)
                 return
-            if self._stands_in(message):
-                self._stand_in = message
+            if self._is_for_memory_alone(message):
                 return
             record = SessionMessage.from_message(message, self._after + 1 + len(self._unsaved))
             unsaved = _Unsaved(new_write_id(), record)
@@ -225,19 +225,16 @@ class AgentHolder:
         size = sum(len(one.row.data) for one in self._unsaved if one.row)
         return len(self._unsaved) >= MAX_MESSAGES or size * 2 > MAX_BYTES
 
-    def _stands_in(self, message: Message) -> bool:
-        """Tell whether a message is what Strands answers tool calls with that nobody answered.
+    def _is_for_memory_alone(self, message: Message) -> bool:
+        """Tell whether a message stands in for an answer that another writer may yet store.
 
-        Where the calls are another writer's, which may be waiting for its tool right now, that
-        is for this agent's memory alone: the writer's own answer belongs beside its calls, and
-        whoever opens the session without one gets a stand-in too.
+        It waits for its tool right now, maybe. Its own answer belongs beside its calls, and
+        whoever opens the session without one is given a stand-in by Strands, as this agent is.
         """
         calls = self._known[-1] if self._known and not self._unsaved else None
         if calls is None or self._invoked or calls.turn_id in self._own_turns():
             return False
-        content = calls.record.to_message()["content"]
-        ids = [block["toolUse"]["toolUseId"] for block in content if "toolUse" in block]
-        return bool(ids) and message["content"] == generate_missing_tool_result_content(ids)
+        return _stands_in(message, calls.record.to_message())
 
     def _own_turns(self) -> set[str]:
         return {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
@@ -300,7 +297,7 @@ class AgentHolder:
             turn=turn.turn_id,
             first=self._after + 1 if turn.first is None and tried else turn.first,
             after=self._after,
-            others=self._complete_to if pending and turn.first is None else None,
+            others=self._complete_to if pending and self._asks_for_others else None,
             previous_turn="" if self._last_turn is None else self._last_turn.turn_id,
         )
         try:
@@ -318,10 +315,8 @@ class AgentHolder:
             self._content_text = content[0]
         if pending:
             self._take_ids(turn, pending, outcome)
-        if moment.asks_for_others:
+        if moment.others is not None:
             self._take_in(agent, turn, outcome.others)
-        elif pending and moment.others is not None:
-            turn.interleaved = True
         if outcome.brought_in:
             self._content_text = ""
             _bring_in(agent.state, had["state"], self._base.known["state"])
@@ -364,6 +359,7 @@ class AgentHolder:
         """Bring other writers' finished turns into the agent's memory, where they belong."""
         assert turn.first is not None
         complete_to, self._complete_to = self._complete_to, max(self._complete_to, turn.first)
+        self._asks_for_others = turn.interleaved = False
         if getattr(agent.model, "stateful", False):  # the conversation is the model server's
             self._known = [one for one in self._known if one.turn_id == turn.turn_id]
             return
@@ -384,9 +380,10 @@ class AgentHolder:
             if known is not None and known.message_id != row.message_id:
                 self._remove(agent.messages, known)
                 known.message_id = row.message_id
-                self._insert(agent.messages, known)
+                if row.turn not in unfinished:
+                    self._insert(agent.messages, known, turn)
             elif known is None and row.message_id > complete_to and row.turn not in unfinished:
-                self._insert(agent.messages, self._new_known(row))
+                self._insert(agent.messages, self._new_known(row), turn)
                 added += 1
         if added:
             logger.debug(
@@ -421,24 +418,26 @@ class AgentHolder:
 
     def _remove(self, messages: list[Message], known: _Known) -> None:
         self._known = [one for one in self._known if one is not known]
-        gone = [known.record.to_message()]
-        if self._stand_in is not None and any("toolUse" in c for c in gone[0]["content"]):
-            gone.append(self._stand_in)  # its calls move away, and bring their own answers
-            self._stand_in = None
-        messages[:] = [one for one in messages if not any(one is each for each in gone)]
-
-    def _insert(self, messages: list[Message], known: _Known) -> None:
-        index = bisect_left(self._known, known)
-        place = None
-        for before in reversed(self._known[:index]):
-            place = _place(messages, before)
-            if place is not None:
-                place += 1
-                break
+        place = _place(messages, known)
         if place is None:
-            behind = (_place(messages, one) for one in self._known[index:])
-            place = next((found for found in behind if found is not None), len(messages))
-        messages.insert(place, known.record.to_message())
+            return
+        calls = messages.pop(place)
+        if messages[place:] and _stands_in(messages[place], calls):
+            messages.pop(place)  # the calls bring their own answers
+
+    def _insert(self, messages: list[Message], known: _Known, turn: _Turn) -> None:
+        """Put a message where it stands in the database, but before the turn under way."""
+        index = bisect_left(self._known, known)
+        before = [one for one in self._known[:index] if one.turn_id != turn.turn_id]
+        behind = [
+            *self._known[index:],
+            *(one for one in self._known if one.turn_id == turn.turn_id),
+        ]
+        limits = [place for one in behind if (place := _place(messages, one)) is not None]
+        limit = min(limits, default=len(messages))
+        places = (_place(messages, one) for one in reversed(before))
+        place = next((found + 1 for found in places if found is not None), limit)
+        messages.insert(min(place, limit), known.record.to_message())
         insort(self._known, known)
 
     def _check_fence(self) -> None:
@@ -459,6 +458,16 @@ def _portion(unsaved: Sequence[_Unsaved]) -> Sequence[_Unsaved]:
 def _place(messages: Sequence[Message], known: _Known) -> int | None:
     message = known.record.to_message()
     return next((i for i, one in enumerate(messages) if one is message), None)
+
+
+def _stands_in(message: Message, calls: Message) -> bool:
+    """Tell whether a message is what Strands puts where nobody has answered tool calls."""
+    ids = [block["toolUse"]["toolUseId"] for block in calls["content"] if "toolUse" in block]
+    answers = [block for block in message["content"] if "toolResult" in block]
+    if not ids or len(answers) != len(message["content"]):
+        return False
+    answers.sort(key=lambda block: block["toolResult"]["toolUseId"])
+    return answers == generate_missing_tool_result_content(sorted(ids))
 
 
 def _continues(latest: Message, message: Message, memory: Sequence[Message]) -> bool:

@@ -90,6 +90,12 @@ class PerSQLSessionManager(RepositorySessionManager):
         """Open the session."""
         if (database is None) == (repository is None):
             raise ValueError("give either a database or a repository")
+        options = (table_prefix, max_staleness, on_conflict, retry)
+        if repository is not None and options != ("strands_", 0.0, "merge", None):
+            raise ValueError(
+                "table_prefix, max_staleness, on_conflict and retry are the repository's: give"
+                " them to PerSQLSessionRepository"
+            )
         if commit not in ("message", "turn"):
             raise ValueError(f"commit={commit!r} | must be 'message' or 'turn'")
         if repository is None:

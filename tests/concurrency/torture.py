@@ -116,7 +116,7 @@ class _Run:
         """Run until every writer is at its end."""
         for process in range(self._settings.writers):
             self._start(process)
-        kill_at = time.monotonic() + self._pause() + 1.0
+        kill_at: float | None = None
         watch_at = time.monotonic() + 0.5
         try:
             while self._running:
@@ -126,7 +126,9 @@ class _Run:
                 if now > self._deadline:
                     self._complain("crash", f"writers {list(self._running)} don't come to an end")
                     return
-                if self._settings.kill and now > kill_at:
+                if kill_at is None and self._settings.kill and self._settings.journal(0).exists():
+                    kill_at = now + min(self._pause(), 0.3)  # even a short run has one
+                if kill_at is not None and now > kill_at:
                     kill_at = now + self._pause()
                     self._kill()
                 if now > watch_at:

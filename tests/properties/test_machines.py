@@ -1,5 +1,6 @@
 """State machines that Hypothesis drives."""
 
+import hypothesis
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
@@ -15,4 +16,5 @@ from tests.properties.managers import WarmAgents
 @pytest.mark.timeout(0)
 def test_machine(machine: type[RuleBasedStateMachine]) -> None:
     """No sequence of calls and faults that Hypothesis tries breaks what must always hold."""
-    run_state_machine_as_test(machine)
+    examples = 3 * hypothesis.settings().max_examples
+    run_state_machine_as_test(machine, settings=hypothesis.settings(max_examples=examples))
