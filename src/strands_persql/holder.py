@@ -3,7 +3,7 @@
 import logging
 import threading
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,7 +152,7 @@ class AgentHolder:
         self._last_turn, self._turn = self._turn, None
 
     def _open_turn(self, message: Message) -> None:
-        answers_tools = any("toolResult" in content for content in message["content"])
+        answers_tools = bool(_answered(message))
         if not self._invoked and message["role"] == "user" and not answers_tools:
             self._end_turn()
         if self._turn is None:
@@ -302,10 +302,9 @@ class AgentHolder:
         )
         try:
             outcome = self._store.commit(moment)
-        except ConflictError as error:
-            self._fence = error
-            raise
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ConflictError) and self._store.on_conflict == "raise":
+                self._fence = error
             self._failed = True
             for one in pending:
                 one.tried = True
@@ -337,8 +336,7 @@ class AgentHolder:
     def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
         if len(outcome.ids) > len(pending):  # the turn has moved behind another writer's
             turn.first, turn.interleaved = None, True
-            latest = [self._latest] if isinstance(self._latest, _Known) else []
-            for known in {id(one): one for one in (*self._known, *latest)}.values():
+            for known in self._known:
                 moved_to = outcome.ids.get(known.write_id, known.message_id)
                 known.message_id = known.record.message_id = moved_to
         for one in pending:
@@ -399,7 +397,7 @@ class AgentHolder:
         unfinished = set()
         for turn_id, row in last.items():
             message = self._new_known(row).record.to_message()
-            if message["role"] != "assistant" or any("toolUse" in c for c in message["content"]):
+            if message["role"] != "assistant" or _called(message):
                 unfinished.add(turn_id)
         return unfinished
 
@@ -418,7 +416,7 @@ class AgentHolder:
 
     def _remove(self, messages: list[Message], known: _Known) -> None:
         self._known = [one for one in self._known if one is not known]
-        place = _place(messages, known)
+        place = next(_places(messages, [known]), None)
         if place is None:
             return
         calls = messages.pop(place)
@@ -428,16 +426,19 @@ class AgentHolder:
     def _insert(self, messages: list[Message], known: _Known, turn: _Turn) -> None:
         """Put a message where it stands in the database, but before the turn under way."""
         index = bisect_left(self._known, known)
-        before = [one for one in self._known[:index] if one.turn_id != turn.turn_id]
-        behind = [
-            *self._known[index:],
-            *(one for one in self._known if one.turn_id == turn.turn_id),
-        ]
-        limits = [place for one in behind if (place := _place(messages, one)) is not None]
-        limit = min(limits, default=len(messages))
-        places = (_place(messages, one) for one in reversed(before))
-        place = next((found + 1 for found in places if found is not None), limit)
-        messages.insert(min(place, limit), known.record.to_message())
+        under_way = [one for one in self._known if one.turn_id == turn.turn_id]
+        before = [one for one in reversed(self._known[:index]) if one not in under_way]
+        limit = min(_places(messages, under_way), default=len(messages))
+        place = next((found + 1 for found in _places(messages, before)), None)
+        if place is None:
+            place = min(_places(messages, self._known[index:]), default=limit)
+        place, message = min(place, limit), known.record.to_message()
+        if 0 < place < len(messages) and _stands_in(messages[place], messages[place - 1]):
+            if _answered(message) & _called(messages[place - 1]):
+                messages.pop(place)
+            else:
+                place += 1
+        messages.insert(place, message)
         insort(self._known, known)
 
     def _check_fence(self) -> None:
@@ -455,19 +456,29 @@ def _portion(unsaved: Sequence[_Unsaved]) -> Sequence[_Unsaved]:
     return unsaved[:MAX_MESSAGES]
 
 
-def _place(messages: Sequence[Message], known: _Known) -> int | None:
-    message = known.record.to_message()
-    return next((i for i, one in enumerate(messages) if one is message), None)
+def _places(messages: Sequence[Message], wanted: Iterable[_Known]) -> Iterator[int]:
+    """Give where messages stand in memory, passing over those that don't."""
+    for one in wanted:
+        message = one.record.to_message()
+        yield from (i for i, each in enumerate(messages) if each is message)
 
 
 def _stands_in(message: Message, calls: Message) -> bool:
     """Tell whether a message is what Strands puts where nobody has answered tool calls."""
-    ids = [block["toolUse"]["toolUseId"] for block in calls["content"] if "toolUse" in block]
-    answers = [block for block in message["content"] if "toolResult" in block]
-    if not ids or len(answers) != len(message["content"]):
+    called = _called(calls)
+    if not called or _answered(message) != called or len(message["content"]) != len(called):
         return False
-    answers.sort(key=lambda block: block["toolResult"]["toolUseId"])
-    return answers == generate_missing_tool_result_content(sorted(ids))
+    answers = sorted(message["content"], key=lambda block: block["toolResult"]["toolUseId"])
+    return answers == generate_missing_tool_result_content(sorted(called))
+
+
+def _called(message: Message) -> set[str]:
+    return {block["toolUse"]["toolUseId"] for block in message["content"] if "toolUse" in block}
+
+
+def _answered(message: Message) -> set[str]:
+    blocks = message["content"]
+    return {block["toolResult"]["toolUseId"] for block in blocks if "toolResult" in block}
 
 
 def _continues(latest: Message, message: Message, memory: Sequence[Message]) -> bool:

@@ -1,5 +1,6 @@
 """Which failures are tried again, how long and how often; the one place that sorts them."""
 
+import random
 import re
 import sqlite3
 import time
@@ -89,14 +90,31 @@ class RetryPolicy:
         stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(self.conflict_attempts)
         if self.budget:
             stop |= tenacity.stop_after_delay(self.budget)
-        backoff = tenacity.wait_random_exponential(multiplier=0.002, max=0.25)
+        took = 0.0
+
+        def timed() -> _T:
+            nonlocal took
+            began = time.monotonic()
+            try:
+                return attempt()
+            finally:
+                took = time.monotonic() - began
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            # Up to a few attempts' time apart, so that the losers don't meet again; over a
+            # network the round trips' own spread does most of that.
+            return random.uniform(0, min(2 * took * min(state.attempt_number, 8), _RACE_WAIT))  # noqa: S311
+
         return tenacity.Retrying(
             sleep=self.sleep,
             stop=stop,
-            wait=lambda state: 0.0 if state.attempt_number == 1 else backoff(state),
+            wait=wait,
             retry=tenacity.retry_if_exception_type(LostRaceError),
             reraise=True,
-        )(attempt)
+        )(timed)
+
+
+_RACE_WAIT = 0.03  # seconds at the most between two attempts
 
 
 class LostRaceError(Exception):

@@ -62,7 +62,7 @@ class SessionStore:
         self.transport = Transport(database, schema, retry, counters)
         self.codec = RowCodec(schema, self.transport.max_row_bytes)
         self._max_staleness = max_staleness
-        self._on_conflict = on_conflict
+        self.on_conflict = on_conflict
         self._committer = Committer(self.transport, schema, self.codec, on_conflict, retry)
         # Writers of one agent in this process take turns: racing each other would be a waste.
         self._turnstiles: weakref.WeakValueDictionary[tuple[str, str], _Turnstile] = (
@@ -348,7 +348,7 @@ class SessionStore:
         if (
             seen is not None
             and moment.content is not None
-            and self._on_conflict == "merge"
+            and self.on_conflict == "merge"
             and not base.unsettled
             and seen.write_id == base.write_id
             and seen.version > base.version

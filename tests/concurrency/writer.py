@@ -365,13 +365,12 @@ class Writer(HookProvider):
     def _judge(self, error: Exception) -> None:
         """Write down what went wrong, and go on with the same agent where that may be."""
         cause = getattr(error, "original_exception", error)
-        if isinstance(cause, (UnavailableError, OutcomeUnknownError)):
+        if isinstance(cause, (UnavailableError, OutcomeUnknownError, ConflictError)):
             self._journal.write("failed", error=type(cause).__name__)
+            if isinstance(cause, ConflictError) and self._settings.on_conflict == "raise":
+                self._agent = self._manager = None
             return
         self._agent = self._manager = None
-        if isinstance(cause, ConflictError):
-            self._journal.write("failed", error="ConflictError")
-            return
         self._left -= 1  # so that a writer that can't even start comes to an end
         self._journal.write("crashed", error="".join(traceback.format_exception(error)))
 
