@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal, TypeAlias
 
-from .databases.protocol import Statement
+from .databases.protocol import Statement, Value
 from .errors import ConflictError, NotFoundError, OutcomeUnknownError
 from .merge import merge, same
 from .retry import LostRaceError, RetryPolicy
 from .rows import RowCodec, removed_messages
-from .schema import WRITE_ID_LENGTH, WRITES_KEPT, Row, Schema
+from .schema import WRITE_ID_LENGTH, WRITES_KEPT, Row, Schema, Window
 from .snapshot import MessageRow
 from .transport import Transport, new_write_id
 
@@ -118,6 +118,8 @@ class Moment:
         agent_id: The agent.
         base: What the holder knows of the agent's row; brought up to date by `store`.
         content: The agent's content to store, or None where only messages are.
+        window_start: The id of the first message that the agent has in memory, where the holder
+            knows it.
         forced: Whether to write the content even if nothing of it has changed.
         messages: Messages to append, in order, `MAX_MESSAGES` at the most.
         rewrites: Redactions.
@@ -133,6 +135,7 @@ class Moment:
     agent_id: str
     base: Base
     content: dict[str, Any] | None = None
+    window_start: int | None = None
     forced: bool = False
     messages: list[NewMessage] = field(default_factory=list)
     rewrites: list[Rewrite] = field(default_factory=list)
@@ -362,15 +365,16 @@ class Committer:
                 schema.guard(*key, base.write_id, None, None),  # a redaction always wins
             )
         if row is not None and content is not None:
-            removed = (removed_messages(base.stored), removed_messages(content))
+            moved_by = removed_messages(content) - removed_messages(base.stored)
+            is_ours = removed_messages(content) == removed_messages(moment.content or {})
             statements.append(
                 schema.update_agent(
                     *key,
                     row,
                     write_id,
                     base.last_write,
-                    removed,
-                    guard,
+                    Window(moved_by, moment.window_start if is_ours else None),
+                    guard if refuses else _of_row(base),
                 )
             )
         statements.append(schema.read_outcome(*key, base.version, write_id))
@@ -430,6 +434,11 @@ class _Attempted:
     version: int
     found: tuple[int, dict[str, Any], str] | None
     found_version: int
+
+
+def _of_row(base: Base) -> tuple[str, list[Value]]:
+    """Give a guard's condition as one on the very row that is updated, which spares a look."""
+    return "version = ? AND write_id = ?", [base.version, base.write_id]
 
 
 def merge_content(

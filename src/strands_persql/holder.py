@@ -25,7 +25,7 @@ from .encoding import to_fields, to_json
 from .errors import ConflictError
 from .merge import merge, same
 from .offload import Queue
-from .rows import without_times
+from .rows import removed_messages, without_times
 from .schema import Row
 from .snapshot import AgentSnapshot, MessageRow
 from .store import SessionStore
@@ -287,11 +287,15 @@ class AgentHolder:
         turn = self._turn or _Turn("")
         had = self._base.known if content is None else content[1]
         tried = any(one.tried for one in pending)
+        trimmed = content is not None and removed_messages(content[1]) != removed_messages(
+            self._base.stored
+        )
         moment = Moment(
             self._session_id,
             self._agent_id,
             self._base,
             content=None if content is None else content[1],
+            window_start=self._first_in_memory(agent) if trimmed else None,
             messages=[NewMessage(one.write_id, one.row) for one in pending if one.row],
             rewrites=self._rewrites[:MAX_REWRITES],
             turn=turn.turn_id,
@@ -333,19 +337,25 @@ class AgentHolder:
             return None
         return text, content
 
+    def _first_in_memory(self, agent: Any) -> int:
+        """Give the id of the first message that the agent still has."""
+        in_memory = {id(message) for message in agent.messages}
+        ids = (one.message_id for one in self._known if id(one.record.to_message()) in in_memory)
+        return min(ids, default=self._after + 1)
+
     def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
         if len(outcome.ids) > len(pending):  # the turn has moved behind another writer's
             turn.first, turn.interleaved = None, True
             for known in self._known:
                 moved_to = outcome.ids.get(known.write_id, known.message_id)
                 known.message_id = known.record.message_id = moved_to
+            self._known.sort()
         for one in pending:
             stored_at = one.record.message_id = outcome.ids[one.write_id]
             known = _Known(stored_at, one.write_id, 1, turn.turn_id, one.record)
-            self._known.append(known)
+            insort(self._known, known)
             if one is self._latest:
                 self._latest = known
-        self._known.sort()
         self._unsaved = self._unsaved[len(pending) :]
         if turn.first is None:
             turn.first = min(outcome.ids.values())
@@ -361,12 +371,10 @@ class AgentHolder:
         if getattr(agent.model, "stateful", False):  # the conversation is the model server's
             self._known = [one for one in self._known if one.turn_id == turn.turn_id]
             return
-        in_memory = {id(message) for message in agent.messages}
-        self._known = [
-            one
-            for one in self._known
-            if one.turn_id == turn.turn_id or id(one.record.to_message()) in in_memory
-        ]
+        if len(self._known) > 2 * len(agent.messages) + MAX_MESSAGES or rows:
+            self._forget_what_was_removed(agent, turn)
+        if not rows:
+            return
         by_write = {one.write_id: one for one in self._known if one.write_id}
         by_id = {one.message_id: one for one in self._known if not one.write_id}
         unfinished = self._unfinished_turns(rows)
@@ -390,6 +398,14 @@ class AgentHolder:
                 self._agent_id,
                 added,
             )
+
+    def _forget_what_was_removed(self, agent: Any, turn: _Turn) -> None:
+        in_memory = {id(message) for message in agent.messages}
+        self._known = [
+            one
+            for one in self._known
+            if one.turn_id == turn.turn_id or id(one.record.to_message()) in in_memory
+        ]
 
     def _unfinished_turns(self, rows: Sequence[MessageRow]) -> set[str]:
         # A turn under way elsewhere is taken in when it has ended; it will stand behind ours then.

@@ -273,6 +273,7 @@ class PerSQLSessionManager(RepositorySessionManager):
                 turn,
             )
         rows = list(found.window)
+        created = created and len(rows) <= len(records)  # or others came before our answer
         if not created:
             records = self._restore(agent, found)
         holder = AgentHolder(

@@ -173,10 +173,7 @@ class PerSQLSessionRepository(SessionRepository):
         answer = self.store.write(self._schema.delete_session(session_id), session_id)
         self.cache.forget(session_id)
         if not answer.rows[0] and not answer.ambiguous:  # or a lost answer was of our deletion
-            raise NotFoundError(
-                f"session {session_id!r} does not exist; nothing was deleted",
-                session_id=session_id,
-            )
+            raise NotFoundError(f"session {session_id!r} does not exist", session_id=session_id)
 
     def list_sessions(
         self, *, limit: int = 100, after: str = "", starts_with: str = ""
@@ -342,7 +339,7 @@ class PerSQLSessionRepository(SessionRepository):
         offset: int = 0,
         **kwargs: Any,
     ) -> list[SessionMessage]:
-        """List an agent's messages in order, from memory where they are within its window.
+        """List an agent's messages in order, from memory where they are its whole window.
 
         Args:
             session_id: The session.

@@ -34,7 +34,7 @@ class RetryPolicy:
     budget: float = 30.0
     first_wait: float = 0.1
     max_wait: float = 5.0
-    conflict_attempts: int = 100
+    conflict_attempts: int = 1000
     sleep: Callable[[float], None] = time.sleep
 
     @classmethod
@@ -55,6 +55,18 @@ class RetryPolicy:
         Raises:
             Exception: What the last try raised.
         """
+        try:
+            return attempt()  # the rule: no policy needs to be set up for it
+        except Exception as error:  # noqa: BLE001 - sorted below
+            first: Exception | None = error
+
+        def attempt_again() -> _T:
+            nonlocal first
+            error, first = first, None
+            if error is not None:
+                raise error
+            return attempt()
+
         backoff = tenacity.wait_random_exponential(multiplier=self.first_wait, max=self.max_wait)
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -73,7 +85,7 @@ class RetryPolicy:
             before_sleep=lambda _: before_retry(),
             reraise=True,
         )
-        return retrying(attempt)
+        return retrying(attempt_again)
 
     def race(self, attempt: Callable[[], _T]) -> _T:
         """Call again at once, then ever more patiently, while races are lost.

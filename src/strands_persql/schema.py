@@ -63,6 +63,19 @@ class Row:
     updated_at: str
 
 
+@dataclass(frozen=True)
+class Window:
+    """How an agent's window changes with a write of its row.
+
+    Attributes:
+        moved_by: How many messages more its conversation manager has removed by now.
+        start: The id of the first one that it still works with, or None to count them off.
+    """
+
+    moved_by: int = 0
+    start: int | None = None
+
+
 class Schema:
     """The four tables under one prefix, and the statements on them.
 
@@ -517,7 +530,8 @@ class Schema:
             "sql": f"INSERT INTO {self.messages} (session_id, agent_id, message_id, data, write_id,"
             " created_at, updated_at, turn)"
             " SELECT ?, ?, place.id, json_set(?, '$.message_id', place.id), ?, ?, ?, ?"
-            f" FROM (SELECT coalesce({self._newest}, -1) + 1 AS id) AS place"
+            # LIMIT keeps SQLite from working the id out once for each place where it stands.
+            f" FROM (SELECT coalesce({self._newest}, -1) + 1 AS id LIMIT 1) AS place"
             f" WHERE {guard[0]} AND NOT EXISTS (SELECT 1 FROM {self.messages}"
             " WHERE session_id = ? AND agent_id = ? AND message_id > ? AND write_id = ?)",
             "params": [
@@ -566,7 +580,7 @@ class Schema:
         row: Row,
         write_id: str,
         previous_write_id: str,
-        removed: tuple[int, int],
+        window: "Window",
         guard: tuple[str, list[Value]],
     ) -> Statement:
         """Replace an agent's row.
@@ -577,15 +591,14 @@ class Schema:
             row: What to store.
             write_id: This write.
             previous_write_id: The writer's write before it, which needn't be remembered now.
-            removed: The ``removed_message_count`` before and after: the window's start moves by
-                as many messages.
+            window: Where the agent's window begins.
             guard: The condition of the moment.
         """
-        window, params = self._moved_window(session_id, agent_id, removed[1] - removed[0])
+        start, params = self._moved_window(session_id, agent_id, window)
         return {
             "sql": f"UPDATE {self.agents} SET data = json_set(?, '$.created_at',"
             " coalesce(json_extract(data, '$.created_at'), created_at)), version = version + 1,"
-            f" writes = {_PUSH_WRITE}, updated_at = ?, window_start = {window}"
+            f" writes = {_PUSH_WRITE}, updated_at = ?, window_start = {start}"
             f" WHERE session_id = ? AND agent_id = ? AND {guard[0]}",
             "params": [
                 *_set_params(row, write_id, previous_write_id),
@@ -595,9 +608,14 @@ class Schema:
             ],
         }
 
-    def _moved_window(self, session_id: str, agent_id: str, by: int) -> tuple[str, list[Value]]:
+    def _moved_window(
+        self, session_id: str, agent_id: str, window: "Window"
+    ) -> tuple[str, list[Value]]:
+        by = window.moved_by
         if by == 0:
             return "window_start", []
+        if window.start is not None:
+            return "?", [window.start]
         of_agent = f"SELECT message_id FROM {self.messages} WHERE session_id = ? AND agent_id = ?"
         key: list[Value] = [session_id, agent_id]
         if by > 0:
@@ -642,7 +660,7 @@ class Schema:
     ) -> Statement:
         """Read the messages beyond an id that are of neither turn.
 
-        Where old messages have changed, read the whole window from its ``start``.
+        Where old messages have changed, read the whole window too, from its ``start``.
         """
         return {
             "sql": "SELECT message_id, version, write_id, turn, data"
@@ -651,7 +669,7 @@ class Schema:
             " = ? THEN ? ELSE ? END AND turn <> ? AND turn <> ? ORDER BY message_id",
             "params": [
                 *(session_id, agent_id, session_id, agent_id),
-                *(epoch, after, start - 1),
+                *(epoch, after, min(after, start - 1)),
                 *turns,
             ],
         }
@@ -660,7 +678,7 @@ class Schema:
         # Right behind the statement that may have changed old messages, in its transaction.
         return {
             "sql": f"UPDATE {self.agents} SET epoch = epoch + 1"
-            " WHERE session_id = ? AND agent_id = ? AND changes() > 0",
+            " WHERE session_id = CASE WHEN changes() > 0 THEN ? END AND agent_id = ?",
             "params": [session_id, agent_id],
         }
 

@@ -124,7 +124,7 @@ class SessionStore:
     def messages(
         self, session_id: str, agent_id: str, limit: int | None, offset: int
     ) -> list[MessageRow] | None:
-        """Give an agent's messages, from memory where they are within its window.
+        """Give an agent's messages, from memory where its window is all that is asked for.
 
         Returns:
             The messages from the ``offset``-th on, or None if the agent isn't there.
@@ -136,13 +136,13 @@ class SessionStore:
                 self.cache.count("misses")
                 return None
         agent = entry.agents[agent_id]
-        before_window = 0
-        if agent.window_start > 0:
-            before_window = self.codec.removed_messages(session_id, agent_id, agent.data)
-        start = offset - before_window
-        if start >= 0:
+        if agent.window_start == 0:  # nothing lies before it: it is the whole history
             self.cache.count("hits")
-            return list(agent.window[start : None if limit is None else start + limit])
+            return list(agent.window[offset : None if limit is None else offset + limit])
+        removed = self.codec.removed_messages(session_id, agent_id, agent.data)
+        if offset == removed and limit is None:  # what Strands asks for to restore an agent
+            self.cache.count("hits")
+            return list(agent.window)
         self.cache.count("misses")
         return self._read_messages(session_id, agent_id, limit, offset)
 

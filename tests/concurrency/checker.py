@@ -343,8 +343,13 @@ def _check_versions(case: _Case) -> Iterator[Violation]:
             )
         removed = (data.get("conversation_manager_state") or {}).get("removed_message_count", 0)
         start = row["window_start"]
-        passed = sum(message["message_id"] < (start or 0) for message in case.tables.messages)
-        # Fewer may stand there: a turn that was passed by while unfinished moves behind, into it.
+        answered = {one["turn"] for one in case.tables.messages if ".a" in one["data"]}
+        # A turn without its answer isn't in every agent's memory, to be removed from there; and
+        # one that was passed by while unfinished moves behind, into the window.
+        passed = sum(
+            message["message_id"] < (start or 0) and message["turn"] in answered
+            for message in case.tables.messages
+        )
         if passed > removed:
             yield Violation("window", f"{passed} messages stand before it, {removed} were removed")
 
