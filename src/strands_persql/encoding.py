@@ -38,13 +38,13 @@ def to_json(value: Any, what: str, **context: Any) -> str:
         InvalidDataError: If JSON can't hold it, NaN and infinities included.
     """
     try:
-        text = json.dumps(
-            value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_encode_other
-        )
+        text = _encoder.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidDataError(
             f"the {what} can't be stored as JSON: {error}; nothing was written", **context
         ) from error
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:  # a lone surrogate has no UTF-8, but JSON can escape it
@@ -99,6 +99,11 @@ def _encode_other(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
+
+
+_encoder = json.JSONEncoder(
+    allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_encode_other
+)
 
 
 def _corrupt(

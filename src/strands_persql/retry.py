@@ -55,37 +55,25 @@ class RetryPolicy:
         Raises:
             Exception: What the last try raised.
         """
-        try:
-            return attempt()  # the rule: no policy needs to be set up for it
-        except Exception as error:  # noqa: BLE001 - sorted below
-            first: Exception | None = error
-
-        def attempt_again() -> _T:
-            nonlocal first
-            error, first = first, None
-            if error is not None:
-                raise error
-            return attempt()
-
-        backoff = tenacity.wait_random_exponential(multiplier=self.first_wait, max=self.max_wait)
 
         def wait(state: tenacity.RetryCallState) -> float:
             assert state.outcome is not None
             error = state.outcome.exception()
             assert error is not None
+            backoff = tenacity.wait_random_exponential(self.first_wait, self.max_wait)
             return max(backoff(state), classify(error).retry_after or 0.0)
 
-        retrying = tenacity.Retrying(
-            sleep=self.sleep,
-            stop=tenacity.stop_before_delay(self.budget),
-            wait=wait,
-            retry=tenacity.retry_if_exception(
-                lambda error: classify(error).cause is Cause.TRANSIENT
-            ),
-            before_sleep=lambda _: before_retry(),
-            reraise=True,
-        )
-        return retrying(attempt_again)
+        def retrying() -> tenacity.Retrying:
+            return tenacity.Retrying(
+                sleep=self.sleep,
+                stop=tenacity.stop_before_delay(self.budget),
+                wait=wait,
+                retry=tenacity.retry_if_exception(_is_transient),
+                before_sleep=lambda _: before_retry(),
+                reraise=True,
+            )
+
+        return _after_first(attempt, _is_transient, retrying)
 
     def race(self, attempt: Callable[[], _T]) -> _T:
         """Call again at once, then ever more patiently, while races are lost.
@@ -99,9 +87,6 @@ class RetryPolicy:
         Raises:
             LostRaceError: If every attempt was lost, or the budget ends.
         """
-        stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(self.conflict_attempts)
-        if self.budget:
-            stop |= tenacity.stop_after_delay(self.budget)
         took = 0.0
 
         def timed() -> _T:
@@ -117,13 +102,50 @@ class RetryPolicy:
             # network the round trips' own spread does most of that.
             return random.uniform(0, min(2 * took * min(state.attempt_number, 8), _RACE_WAIT))  # noqa: S311
 
-        return tenacity.Retrying(
-            sleep=self.sleep,
-            stop=stop,
-            wait=wait,
-            retry=tenacity.retry_if_exception_type(LostRaceError),
-            reraise=True,
-        )(timed)
+        def retrying() -> tenacity.Retrying:
+            stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(self.conflict_attempts)
+            if self.budget:
+                stop |= tenacity.stop_after_delay(self.budget)
+            return tenacity.Retrying(
+                sleep=self.sleep,
+                stop=stop,
+                wait=wait,
+                retry=tenacity.retry_if_exception(_is_lost_race),
+                reraise=True,
+            )
+
+        return _after_first(timed, _is_lost_race, retrying)
+
+
+def _is_transient(error: BaseException) -> bool:
+    return classify(error).cause is Cause.TRANSIENT
+
+
+def _is_lost_race(error: BaseException) -> bool:
+    return isinstance(error, LostRaceError)
+
+
+def _after_first(
+    attempt: Callable[[], _T],
+    is_worth_it: Callable[[BaseException], bool],
+    retrying: Callable[[], tenacity.Retrying],
+) -> _T:
+    """Leave it to tenacity once the first attempt has failed, which few do."""
+    try:
+        return attempt()
+    except Exception as error:
+        if not is_worth_it(error):
+            raise
+        first: Exception | None = error
+
+    def again() -> _T:
+        nonlocal first
+        failed, first = first, None
+        if failed is not None:
+            raise failed
+        return attempt()
+
+    return retrying()(again)
 
 
 _RACE_WAIT = 0.03  # seconds at the most between two attempts

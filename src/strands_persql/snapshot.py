@@ -4,6 +4,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 _ROW_OVERHEAD = 256  # a row object, its other strings and its place in a list, in bytes
@@ -187,7 +188,7 @@ class SessionSnapshot:
     complete: bool
     checked_at: float
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Its size in memory, in bytes."""
         return (
@@ -202,4 +203,5 @@ class SessionSnapshot:
 
     def with_agent(self, agent_id: str, agent: AgentSnapshot) -> "SessionSnapshot":
         """Give the session with an agent in another state."""
-        return replace(self, agents={**self.agents, agent_id: agent})
+        agents = {**self.agents, agent_id: agent}
+        return SessionSnapshot(self.data, agents, self.multi_agents, self.complete, self.checked_at)

@@ -54,7 +54,8 @@ class Counters:
     def add(self, **counts: float) -> None:
         """Add to counters by their names in `Stats`."""
         with self._lock:
-            self._counts.update(counts)
+            for name, count in counts.items():
+                self._counts[name] += count  # type: ignore[assignment]
 
     def read(self) -> Stats:
         """Give the counters as they are now."""

@@ -409,21 +409,20 @@ def _after(entry: SessionSnapshot, moment: Moment, outcome: Outcome) -> SessionS
     agent = entry.agents.get(moment.agent_id)
     if agent is None or agent.write_id != moment.base.write_id or agent.epoch != outcome.epoch:
         return None
-    if outcome.written is not None and agent.version == outcome.version - 1:
-        agent = replace(agent, version=outcome.version, data=outcome.written.data)
-    if agent.version != outcome.version:
+    version, data = agent.version, agent.data
+    if outcome.written is not None and version == outcome.version - 1:
+        version, data = outcome.version, outcome.written.data
+    if version != outcome.version or outcome.window_start < agent.window_start:
         return None
+    next_id = agent.next_id
+    stored = [(outcome.ids[one.write_id], one) for one in moment.messages]
     new = [
-        MessageRow(outcome.ids[one.write_id], 1, one.write_id, moment.turn, one.row.data)
-        for one in moment.messages
+        MessageRow(message_id, 1, one.write_id, moment.turn, one.row.data)
+        for message_id, one in stored
+        if message_id >= next_id
     ]
-    new = [row for row in new if row.message_id >= agent.next_id]
-    if [row.message_id for row in new] != list(range(agent.next_id, agent.next_id + len(new))):
+    if any(row.message_id != next_id + index for index, row in enumerate(new)):
         return None
-    window = agent.window.appended(new) if new else agent.window
-    agent = replace(
-        agent,
-        window_start=outcome.window_start,
-        window=window.since(outcome.window_start),
-    )
-    return entry.with_agent(moment.agent_id, agent)
+    window = (agent.window.appended(new) if new else agent.window).since(outcome.window_start)
+    after = AgentSnapshot(version, agent.write_id, agent.epoch, outcome.window_start, data, window)
+    return entry.with_agent(moment.agent_id, after)

@@ -1,9 +1,9 @@
 """OpenTelemetry spans and counters by the API that Strands installs; silent without an SDK."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
+from types import TracebackType
 
-from opentelemetry import metrics, trace
+from opentelemetry import context, metrics, trace
 
 _SCOPE = "strands_persql"
 _tracer = trace.get_tracer(_SCOPE)
@@ -28,29 +28,49 @@ def count(name: str, amount: int = 1) -> None:
         _counters[name].add(amount)
 
 
-@contextmanager
-def round_trip(
-    session_id: str | None, agent_id: str | None, statements: int
-) -> Iterator[trace.Span]:
-    """Trace one request to the database; a failure is recorded by its class, without its text."""
-    attributes: dict[str, str | int] = {
-        "db.system.name": "sqlite",
-        "db.operation.batch.size": statements,
-    }
-    if session_id is not None:
-        attributes["session.id"] = session_id
-    if agent_id is not None:
-        attributes["gen_ai.agent.id"] = agent_id
-    with _tracer.start_as_current_span(
-        "strands_persql.round_trip",
-        kind=trace.SpanKind.CLIENT,
-        attributes=attributes,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as span:
-        try:
-            yield span
-        except BaseException as error:
-            span.set_attribute("error.type", type(error).__name__)
-            span.set_status(trace.StatusCode.ERROR)
-            raise
+class RoundTrip:
+    """A span around one request to the database; costs next to nothing where nobody listens.
+
+    Args:
+        session_id: The session that it is about.
+        agent_id: The agent that it is about.
+        statements: How many statements the request has.
+    """
+
+    def __init__(self, session_id: str | None, agent_id: str | None, statements: int) -> None:
+        """Begin."""
+        self._span = _tracer.start_span("strands_persql.round_trip", kind=trace.SpanKind.CLIENT)
+        self._token: object = None
+        if self._span.is_recording():
+            self._span.set_attributes(
+                {"db.system.name": "sqlite", "db.operation.batch.size": statements}
+            )
+            if session_id is not None:
+                self._span.set_attribute("session.id", session_id)
+            if agent_id is not None:
+                self._span.set_attribute("gen_ai.agent.id", agent_id)
+
+    def __enter__(self) -> "RoundTrip":
+        """Make it the current span, that a client's own spans lie within it."""
+        if self._span.is_recording():
+            self._token = context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def used(self, usage: Mapping[str, float]) -> None:
+        """Note what the request has cost."""
+        if self._span.is_recording():
+            self._span.set_attributes({f"strands_persql.{k}": v for k, v in usage.items()})
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End it; a failure is recorded by its class, for its text may quote what was stored."""
+        if exc_type is not None:
+            self._span.set_attribute("error.type", exc_type.__name__)
+            self._span.set_status(trace.StatusCode.ERROR)
+        if self._token is not None:
+            context.detach(self._token)  # type: ignore[arg-type]
+        self._span.end()

@@ -2,8 +2,9 @@
 
 import inspect
 import logging
+import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ Rows = list[Mapping[str, Any]]
 
 def new_write_id() -> str:
     """Make an id for one logical write, kept through all its retries."""
-    return uuid.uuid4().hex[:WRITE_ID_LENGTH]
+    return os.urandom(WRITE_ID_LENGTH // 2).hex()
 
 
 @dataclass(frozen=True)
@@ -125,9 +126,7 @@ class Transport:
 
         def send() -> list[Rows]:
             self.count(round_trips=1)
-            with telemetry.round_trip(
-                context["session_id"], context["agent_id"], len(statements)
-            ) as span:
+            with telemetry.RoundTrip(**context, statements=len(statements)) as trip:
                 try:
                     results = self.database.batch(statements, **options)
                 except Exception as error:
@@ -136,8 +135,7 @@ class Transport:
                 results = _results(results)
                 usage = _usage(results)
                 self._counters.add(**usage)
-                if span.is_recording():
-                    span.set_attributes({f"strands_persql.{k}": v for k, v in usage.items()})
+                trip.used(usage)
             return [_rows(result) for result in results]
 
         try:
@@ -232,17 +230,16 @@ def _results(answer: Any) -> Sequence[Any]:
 
 
 def _rows(result: Any) -> Rows:
-    if result is None:
-        return []
-    data = result.get("data") if isinstance(result, Mapping) else getattr(result, "data", result)
-    if isinstance(data, Mapping):  # the wire's own shape, one level down
+    told = isinstance(result, (dict, Mapping))
+    data = result.get("data") if told else getattr(result, "data", result)
+    if isinstance(data, (dict, Mapping)):  # the wire's own shape, one level down
         result, data = data, data.get("rows")
-    if data is None and isinstance(result, Mapping):
-        data = result.get("rows")
-    if not isinstance(data, Iterable):
+    elif data is None:
+        data = _get(result, "rows")
+    if not data:
         return []
-    rows = list(data)
-    if rows and not isinstance(rows[0], Mapping):
+    rows = data if isinstance(data, list) else list(data)
+    if not isinstance(rows[0], Mapping):
         columns = result["columns"]
         return [dict(zip(columns, row, strict=True)) for row in rows]
     return rows
@@ -252,18 +249,18 @@ def _usage(results: Sequence[Any]) -> dict[str, float]:
     """Add up what the results say they cost; a batch's ``meta`` may stand beside its first one."""
     usage: dict[str, float] = {"rows_read": 0, "rows_written": 0, "cost_usd": 0.0}
     for result in results:
-        if isinstance(result, Mapping):
-            meta = result.get("meta") or {}
-            for name, spellings in _USAGE.items():
-                for source, spelling in ((s, k) for s in (result, meta) for k in spellings):
-                    if source.get(spelling):
-                        usage[name] += source[spelling]
-                        break
+        if isinstance(result, (dict, Mapping)):
+            meta = result.get("meta")
+            for name, spelling in _USAGE:
+                told = result.get(name) or result.get(spelling)
+                if not told and meta:
+                    told = meta.get(name) or meta.get(spelling)
+                usage[name] += told or 0
     return usage
 
 
-_USAGE = {
-    "rows_read": ("rows_read", "rowsRead"),
-    "rows_written": ("rows_written", "rowsWritten"),
-    "cost_usd": ("cost_usd", "costUsd"),
-}
+_USAGE = (("rows_read", "rowsRead"), ("rows_written", "rowsWritten"), ("cost_usd", "costUsd"))
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, (dict, Mapping)) else None
