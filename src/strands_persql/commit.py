@@ -328,7 +328,6 @@ class Committer:
             write_id=write_id,
             version=moment.base.version + 1 if content is not None else version,
             found=theirs,
-            found_version=version,
         )
 
     def _statements(
@@ -408,21 +407,29 @@ class Committer:
     def _conflict(
         self, moment: Moment, content: dict[str, Any] | None, attempted: "_Attempted"
     ) -> ConflictError:
-        expected, found = moment.base.version, attempted.found_version
-        what = (
-            f"version {expected} was expected and {found} found"
-            if found != expected
-            else "another writer's messages came first"
-        )
+        key = (moment.session_id, moment.agent_id)
+        context: dict[str, Any] = {"session_id": key[0], "agent_id": key[1]}
+        who = f"another writer changed agent {moment.agent_id!r} of session {moment.session_id!r}"
+        advice = "Nothing of this write is stored; open the session again and repeat it"
+        if attempted.found is None:
+            ours = [
+                MessageRow(moment.after + 1, 1, one.write_id, moment.turn, one.row.data)
+                for one in moment.messages
+            ]
+            return ConflictError(
+                f"{who}: its messages came before ours. {advice}",
+                ours=[self._codec.read_message(*key, row) for row in ours],
+                found=[self._codec.read_message(*key, row) for row in attempted.outcome.others],
+                **context,
+            )
+        version, found, _ = attempted.found
         return ConflictError(
-            f"another writer changed agent {moment.agent_id!r} of session {moment.session_id!r}:"
-            f" {what}. Nothing of this write is stored; open the session again and repeat it",
-            session_id=moment.session_id,
-            agent_id=moment.agent_id,
-            expected_version=expected,
-            found_version=found,
+            f"{who}: version {moment.base.version} was expected and {version} found. {advice}",
+            expected_version=moment.base.version,
+            found_version=version,
             ours=moment.content if content is None else content,
-            found=None if attempted.found is None else attempted.found[1],
+            found=found,
+            **context,
         )
 
 
@@ -433,7 +440,6 @@ class _Attempted:
     write_id: str
     version: int
     found: tuple[int, dict[str, Any], str] | None
-    found_version: int
 
 
 def _of_row(base: Base) -> tuple[str, list[Value]]:

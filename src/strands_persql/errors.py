@@ -65,8 +65,10 @@ class ConflictError(PerSQLError):
     Attributes:
         expected_version: The version that the writer had loaded, or None where messages conflict.
         found_version: The version in the database, or None where messages conflict.
-        ours: The refused value, as it would have been stored.
-        found: The value in the database, or None where it isn't known.
+        ours: The refused value, as it would have been stored: an agent's content, a message, a
+            multi-agent's state; a list of messages where messages conflict.
+        found: What is in the database instead, of the same kind; an empty list where the
+            conflicting messages weren't read.
     """
 
     def __init__(

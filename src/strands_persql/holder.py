@@ -20,6 +20,7 @@ from .commit import (
     NewMessage,
     Outcome,
     Rewrite,
+    now,
 )
 from .encoding import to_fields, to_json
 from .errors import ConflictError
@@ -207,10 +208,12 @@ class AgentHolder:
             if latest is None:
                 return False
             latest.record.redact_message = redacted
+            latest.record.updated_at = now()
             self._rewrite(latest)
             everything: list[_Known | _Unsaved] = [*self._known, *self._unsaved]
             for one in everything:
                 if one is not latest and one.record.to_message() is redacted:
+                    one.record.updated_at = now()
                     self._rewrite(one)
             return True
 

@@ -307,6 +307,8 @@ class PerSQLSessionRepository(SessionRepository):
                 raise _not_found(f"message {message_id} of agent", session_id, agent_id)
             seen = (found.version, found.write_id)
 
+        session_message.updated_at = now()
+
         def statements(write_id: str, expected: tuple[int, str]) -> list[Statement]:
             row = self._codec.message(session_id, agent_id, session_message)
             return self._schema.update_message(

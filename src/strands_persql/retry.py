@@ -218,14 +218,14 @@ _BY_KIND = {
     "too_many_params": Cause.STATEMENT,
 }
 # What SQLite says, for handles that pass on no more than its text.
-_BY_TEXT = (
-    (re.compile(r"no such table|no such column|has no column named", re.IGNORECASE), Cause.SCHEMA),
-    (re.compile(r"database (table )?is locked|SQLITE_BUSY", re.IGNORECASE), Cause.TRANSIENT),
-    (re.compile(r"readonly database|not authorized", re.IGNORECASE), Cause.ACCESS),
-    (
-        re.compile(r"constraint failed|syntax error|too many SQL variables", re.IGNORECASE),
-        Cause.STATEMENT,
-    ),
+_BY_TEXT = tuple(
+    (re.compile(text, re.IGNORECASE), cause)
+    for text, cause in (
+        (r"no such table|no such column|has no column named", Cause.SCHEMA),
+        (r"database (table )?is locked|SQLITE_BUSY", Cause.TRANSIENT),
+        (r"readonly database|not authorized", Cause.ACCESS),
+        (r"constraint failed|syntax error|too many SQL variables|disk is full", Cause.STATEMENT),
+    )
 )
 _SERVER_ERROR = 500
 _NEVER_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError"}

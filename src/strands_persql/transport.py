@@ -12,8 +12,8 @@ from . import telemetry
 from .databases.protocol import Database, Statement
 from .errors import (
     AccessDeniedError,
-    DatabaseError,
     OutcomeUnknownError,
+    PerSQLError,
     SchemaError,
     StatementError,
     UnavailableError,
@@ -179,7 +179,7 @@ class _SchemaMissingError(Exception):
 def _translate(
     error: Exception, failures: list[Failure], writes: bool, context: dict[str, Any]
 ) -> Exception:
-    if not failures:
+    if not failures or isinstance(error, PerSQLError):
         return error
     last = failures[-1]
     unknown = writes and any(failure.may_have_applied for failure in failures)
@@ -192,8 +192,8 @@ def _translate(
     details: dict[str, Any] = {"status": last.status, "kind": last.kind, **context}
     if unknown:
         return OutcomeUnknownError(
-            f"the answer to a write for {where} was lost after {len(failures)} tries ({said});"
-            " it may have been applied. Write again: a write that was applied knows itself",
+            f"whether a write for {where} was applied isn't known after {len(failures)} tries"
+            f" ({said}). Write again: a write that was applied knows itself",
             **details,
         )
     if last.cause is Cause.TRANSIENT:
@@ -208,8 +208,7 @@ def _translate(
             " scope, and the namespace's balance",
             **details,
         )
-    kind: type[DatabaseError] = StatementError
-    return kind(f"the database refused a statement for {where} ({said})", **details)
+    return StatementError(f"the database refused a request for {where} ({said})", **details)
 
 
 def _takes_idempotency_key(database: Database) -> bool:
