@@ -324,6 +324,20 @@ class PerSQLSessionManager(RepositorySessionManager):
             raise SessionException("No message to redact.")
         holder.commit(agent, state=False, messages=not self._commit_turns)
 
+    # Older versions of Strands call these for bidirectional agents, newer ones those above.
+
+    def initialize_bidi_agent(self, agent: Any, **kwargs: Any) -> None:
+        """Do as `initialize`."""
+        self.initialize(agent)
+
+    def append_bidi_message(self, message: Message, agent: Any, **kwargs: Any) -> None:
+        """Do as `append_message`."""
+        self.append_message(message, agent)
+
+    def sync_bidi_agent(self, agent: Any, **kwargs: Any) -> None:
+        """Do as `sync_agent`."""
+        self.sync_agent(agent)
+
     @property
     def _in_moment(self) -> bool:
         return getattr(self._moment, "open", False)
