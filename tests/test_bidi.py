@@ -32,8 +32,9 @@ class Silent(models.BidiModel):  # type: ignore[misc, name-defined]
 
     async def receive(self) -> Any:
         """Receive nothing."""
-        for nothing in ():
-            yield nothing
+        nothing: tuple[Any, ...] = ()
+        for event in nothing:
+            yield event
 
 
 def test_a_bidirectional_agent_is_restored() -> None:
