@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from strands import ToolContext, tool
 from strands.agent.conversation_manager import NullConversationManager
 
 from strands_persql import PerSQLSessionManager
-from strands_persql.errors import ConflictError, OutcomeUnknownError, UnavailableError
+from strands_persql.errors import ConflictError, UnavailableError
 from strands_persql.offload import MAX_THREADS, Queue
 from strands_persql.testing import CountingDatabase, Fault, FaultyDatabase, Reply, ToolCall
 from tests.contract import backends
@@ -69,7 +70,7 @@ def failure(error: BaseException | None) -> BaseException | None:
 def test_a_write_whose_caller_was_cancelled_is_finished(
     backend: Backend, commit: str, request_number: int
 ) -> None:
-    """Whichever write a turn is cancelled in, it is stored, once, and what comes later behind it."""
+    """Whichever write a turn is cancelled in, it is stored once, and later ones behind it."""
     if commit == "turn" and request_number > 1:
         pytest.skip("a turn is one request")
     agent = backend.agent([*TURN, *TURN], manager=backend.manager(commit=commit), tools=[count])
@@ -80,7 +81,6 @@ def test_a_write_whose_caller_was_cancelled_is_finished(
         await cancelled(
             agent.invoke_async("first"), lambda: backend.database.round_trips == request_number
         )
-        agent.model.update_config()
         await agent.invoke_async("second")
 
     asyncio.run(converse())
@@ -208,7 +208,7 @@ def test_the_event_loop_is_not_blocked(backend: Backend, commit: str) -> None:
 
 
 def test_many_agents_share_a_bounded_number_of_threads(backend: Backend) -> None:
-    """However many agents wait on one loop, the threads that ask the database are as many as set."""
+    """However many agents wait on one loop, the threads that ask the database stay bounded."""
     used: set[threading.Thread] = set()
 
     class Noting(CountingDatabase):
@@ -285,17 +285,16 @@ def test_a_closing_that_fails_raises_to_who_awaits_it(backend: Backend) -> None:
     broken = False
     faulty = FaultyDatabase(backend.database, lambda _: "lost_request" if broken else None)
 
-    async def leaving() -> PerSQLSessionManager:
-        nonlocal broken
-        manager = await PerSQLSessionManager.open("s", faulty, retry=NEVER)
-        agent = backend.agent(manager=manager)
-        with pytest.raises(UnavailableError):
-            async with manager:
-                agent.state.set("n", 1)
-                broken = True
-        return manager
+    manager = backend.manager(repository=backend.repository(faulty, retry=NEVER))
+    agent = backend.agent(manager=manager)
 
-    manager = asyncio.run(leaving())
+    async def work() -> None:
+        async with manager:
+            agent.state.set("n", 1)
+
+    broken = True
+    with pytest.raises(UnavailableError):
+        asyncio.run(work())
     broken = False
     manager.close()
     assert state_in_database(backend) == {"n": 1}
@@ -341,7 +340,7 @@ class Watched(CountingDatabase):
     def moments(self) -> list[list[str]]:
         """Tell of each round trip which writes it had, by statement and table."""
         return [
-            [" ".join(each["sql"].split()[:3]) for each in batch if "SELECT" not in each["sql"][:9]]
+            [" ".join(each["sql"].split()[:4]) for each in batch if "SELECT" not in each["sql"][:9]]
             for batch in self.log
         ]
 
@@ -378,9 +377,7 @@ def test_a_moments_writes_are_in_one_batch(backend: Backend) -> None:
     watched.reset()
     agent("again")
     inserts = [sum("INSERT INTO" in one for one in moment) for moment in watched.moments()]
-    updates = [
-        sum("UPDATE strands_agents" in one for one in moment) for moment in watched.moments()
-    ]
+    updates = [moment.count("UPDATE strands_agents SET data") for moment in watched.moments()]
     assert inserts == [1, 1, 1, 1]
     assert updates[2] == 1
     assert sum(updates) <= 2
@@ -393,7 +390,7 @@ def test_a_lost_moment_is_lost_whole(backend: Backend, fault: Fault) -> None:
     faulty = FaultyDatabase(backend.database, lambda _: fault if next(calls) == 2 else None)
     agent = conversation(backend, backend.database, retry=NEVER)
     agent._session_manager.session_repository.store.transport.database = faulty
-    with pytest.raises(Exception, match="nothing was written|was lost"):
+    with pytest.raises(Exception, match=r"nothing was written|was lost"):
         agent("count")
     if fault == "lost_answer":
         assert in_database(backend) == ["count", "call count", "result 1"]
@@ -409,7 +406,6 @@ def test_a_losers_state_never_stands_without_its_message(
     backend: Backend, commit: str, theirs: str
 ) -> None:
     """Under ``raise`` the moment of a writer that another one came before leaves nothing at all."""
-    from strands import ToolContext, tool
 
     @tool(context=True)
     def disturb(tool_context: ToolContext) -> str:
@@ -426,7 +422,7 @@ def test_a_losers_state_never_stands_without_its_message(
 
     manager = backend.manager(on_conflict="raise", commit=commit)
     agent = backend.agent([ToolCall("disturb"), "done"], manager=manager, tools=[disturb])
-    with pytest.raises(ConflictError):
+    with pytest.raises(Exception, match="another writer changed"):
         agent("go")
     ours = {"message": ["go", "call disturb"], "turn": []}[commit]
     assert in_database(backend) == ours + (["theirs"] if theirs == "message" else [])
@@ -441,9 +437,8 @@ def test_an_unknown_moment_is_settled_whole(backend: Backend) -> None:
     faults: list[Fault | None] = []
     agent = conversation(backend, faulty, retry=NEVER)
     faults += [None, None, "lost_answer"]
-    with pytest.raises(Exception, match="was lost") as caught:
+    with pytest.raises(Exception, match="was lost"):
         agent("count")
-    assert isinstance(caught.value.__cause__ or caught.value, OutcomeUnknownError | Exception)
     agent("on")
     assert in_database(backend) == said(agent.messages)
     assert state_in_database(backend) == agent.state.get()

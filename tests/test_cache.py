@@ -12,7 +12,7 @@ from strands_persql.snapshot import SessionSnapshot
 
 def snapshot(data: str = "{}", size: int = 0) -> SessionSnapshot:
     """Make a session, just looked at, that takes at least so many bytes."""
-    return SessionSnapshot(data + " " * size, {}, {}, True, time.monotonic())
+    return SessionSnapshot(data + " " * size, {}, {}, time.monotonic())
 
 
 def put(cache: SessionCache, session_id: str, found: SessionSnapshot | None) -> None:
@@ -161,3 +161,13 @@ def test_threads_agree() -> None:
         thread.join()
     kept = [entry for n in range(11) if (entry := cache.get(f"s{n}"))]
     assert cache.current_bytes == sum(entry.size for entry in kept) <= 20_000
+
+
+def test_a_slow_read_doesnt_replace_what_was_read_after_it() -> None:
+    """Of two reads the one that asked later is kept, whichever is answered first."""
+    cache = SessionCache()
+    slow, older = cache.begin_read("s"), snapshot("1")
+    newer = snapshot("2")
+    put(cache, "s", newer)
+    cache.end_read(slow, older)
+    assert cache.get("s") == newer

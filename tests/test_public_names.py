@@ -13,9 +13,17 @@ import strands_persql
 from strands_persql import testing
 
 PUBLIC = [
+    "AccessDeniedError",
+    "AlreadyExistsError",
     "ConflictError",
+    "CorruptRowError",
     "Database",
+    "DatabaseError",
+    "DatabaseOpenError",
+    "InvalidDataError",
     "LocalDatabase",
+    "NotFoundError",
+    "OutcomeUnknownError",
     "PerSQLError",
     "PerSQLSessionManager",
     "PerSQLSessionRepository",
@@ -23,8 +31,12 @@ PUBLIC = [
     "RestDatabase",
     "RestError",
     "RetryPolicy",
+    "SchemaError",
     "SessionCache",
+    "StatementError",
     "Stats",
+    "TooLargeError",
+    "UnavailableError",
 ]
 TESTING = [
     "CountingDatabase",

@@ -424,7 +424,7 @@ def test_a_batch_answer_of_another_length_is_a_bad_answer(answering: Connect, da
         ("2", 2, 2),
         ("0.5", 0.5, 0.5),
         ("-1", 0, 0),
-        (format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True), 3500, 3600),
+        (format_datetime(datetime.now(timezone.utc) + timedelta(hours=1), usegmt=True), 3000, 3600),
         (format_datetime(datetime.now(timezone.utc) - timedelta(hours=1), usegmt=True), 0, 0),
     ],
 )

@@ -1,6 +1,7 @@
 """Which failures are tried again, and for how long."""
 
 import sqlite3
+import time
 from typing import Any
 
 import httpx
@@ -140,3 +141,18 @@ def test_races_end() -> None:
     with pytest.raises(LostRaceError) as caught:
         policy.race(attempts(lost))
     assert str(caught.value.conflict) == "4"
+
+
+def test_the_first_try_is_within_the_budget() -> None:
+    """A first try that took all of the budget isn't followed by another."""
+    tries = 0
+
+    def attempt() -> None:
+        nonlocal tries
+        tries += 1
+        time.sleep(0.05)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        RetryPolicy(budget=0.04, first_wait=0.001).call(attempt, lambda: None)
+    assert tries == 1

@@ -2,16 +2,39 @@
 
 from .cache import SessionCache
 from .databases import Database, LocalDatabase, RestClient, RestDatabase, RestError
-from .errors import ConflictError, PerSQLError
+from .errors import (
+    AccessDeniedError,
+    AlreadyExistsError,
+    ConflictError,
+    CorruptRowError,
+    DatabaseError,
+    DatabaseOpenError,
+    InvalidDataError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PerSQLError,
+    SchemaError,
+    StatementError,
+    TooLargeError,
+    UnavailableError,
+)
 from .manager import PerSQLSessionManager
 from .repository import PerSQLSessionRepository
 from .retry import RetryPolicy
 from .stats import Stats
 
 __all__ = [
+    "AccessDeniedError",
+    "AlreadyExistsError",
     "ConflictError",
+    "CorruptRowError",
     "Database",
+    "DatabaseError",
+    "DatabaseOpenError",
+    "InvalidDataError",
     "LocalDatabase",
+    "NotFoundError",
+    "OutcomeUnknownError",
     "PerSQLError",
     "PerSQLSessionManager",
     "PerSQLSessionRepository",
@@ -19,6 +42,10 @@ __all__ = [
     "RestDatabase",
     "RestError",
     "RetryPolicy",
+    "SchemaError",
     "SessionCache",
+    "StatementError",
     "Stats",
+    "TooLargeError",
+    "UnavailableError",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import cachetools
 
 from . import telemetry
+from .forks import renew_after_fork
 from .snapshot import SessionSnapshot
 from .stats import Counters
 
@@ -31,10 +32,16 @@ class SessionCache:
         if max_bytes < 0:
             raise ValueError(f"max_bytes={max_bytes} | must not be negative")
         self.counters = Counters()
-        self._lock = threading.Lock()
         self._entries = _CountingLRU(max_bytes, self._count_eviction)
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the reads of the parent's threads, and what they may have left half done."""
+        self._lock = threading.Lock()
         # Reads under way, by session: a write marks them, so that what they bring is not kept.
         self._reads: dict[str, set[ReadTicket]] = {}
+        self._entries.clear()
 
     @property
     def max_bytes(self) -> int:
@@ -81,9 +88,10 @@ class SessionCache:
                 return
             if wrote:
                 self._outdate_reads(ticket.session_id)
+            kept = self._entries.get(ticket.session_id)
             if found is None:
                 self._entries.pop(ticket.session_id, None)
-            else:
+            elif kept is None or kept.checked_at <= found.checked_at:
                 self._keep(ticket.session_id, found)
 
     def written(

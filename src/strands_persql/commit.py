@@ -67,7 +67,7 @@ class Base:
     size: int = 1
     unsettled: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def is_own(self, version: int, _stored: dict[str, Any], writes: str) -> bool:
+    def is_own(self, version: int, writes: str) -> bool:
         """Tell whether a row is what the holder's own write has left, whose answer was lost."""
         applied = any(write_id in writes for write_id, _ in self.unsettled)
         return applied and version == self.version + 1
@@ -222,7 +222,9 @@ class Committer:
             conflict = self._conflict(moment, content, attempted)
             if attempted.found is None:
                 raise conflict
-            if self._on_conflict == "raise" and not moment.base.is_own(*attempted.found):
+            if self._on_conflict == "raise" and not moment.base.is_own(
+                attempted.found[0], attempted.found[2]
+            ):
                 raise conflict
             logger.debug("expected=<%s> | lost a race, merging: %s", moment.base.version, conflict)
             moment.base.adopt(*attempted.found)

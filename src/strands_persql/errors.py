@@ -11,7 +11,7 @@ All derive from Strands' ``SessionException``, so handlers written for Strands c
     ├── CorruptRowError        a stored row can't be read: repair or delete that row
     ├── SchemaError            tables are missing: let someone who may create them do it
     └── DatabaseError          the database could not be asked
-        ├── DatabaseOpenError       the file can't be opened: mend the path or the rights
+        ├── DatabaseOpenError       it can't be opened or was closed: mend the path, name or address
         ├── UnavailableError        tried until the budget ran out, nothing was written: try later
         ├── OutcomeUnknownError     the write may have been applied: write again or re-read
         ├── AccessDeniedError       token, role, balance or approval: mend the access
@@ -169,7 +169,7 @@ class DatabaseError(PerSQLError):
 
 
 class DatabaseOpenError(DatabaseError):
-    """A database file can't be opened, or is no database."""
+    """A database can't be opened, isn't there, or was closed."""
 
 
 class UnavailableError(DatabaseError):

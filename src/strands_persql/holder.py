@@ -24,6 +24,7 @@ from .commit import (
 )
 from .encoding import to_fields, to_json
 from .errors import ConflictError
+from .forks import renew_after_fork
 from .merge import merge, same
 from .offload import Queue
 from .rows import removed_messages, without_times
@@ -35,6 +36,7 @@ from .transport import new_write_id
 logger = logging.getLogger(__name__)
 
 _MAX_ID = 2**53
+_PREPENDED = 1  # messages that a conversation manager puts before those of the session
 
 
 @dataclass(order=True)
@@ -97,7 +99,8 @@ class AgentHolder:
         self._store = store
         self._session_id = session_id
         self._agent_id = agent_id
-        self._lock = threading.RLock()
+        self.after_fork()
+        renew_after_fork(self)
         self._base: Base = store.base_of(session_id, agent_id, agent)
         self._content_text = ""  # the JSON that `known` was encoded as, to tell cheaply
         self._known = [
@@ -116,6 +119,10 @@ class AgentHolder:
         self._failed = False
         self._fence: ConflictError | None = None
 
+    def after_fork(self) -> None:
+        """Begin with a lock that no thread of the parent holds."""
+        self._lock = threading.RLock()
+
     # -- turns ---------------------------------------------------------------------------------
 
     def begin_invocation(self) -> None:
@@ -126,6 +133,7 @@ class AgentHolder:
         """
         with self._lock:
             self._check_fence()
+            self._end_turn()
             self._invoked, self._asks_for_others, self._failed = True, True, False
 
     def end_invocation(self, agent: Any) -> None:
@@ -221,6 +229,11 @@ class AgentHolder:
     def is_invoked(self) -> bool:
         """Whether an invocation of the agent is under way."""
         return self._invoked
+
+    @property
+    def has_unsaved(self) -> bool:
+        """Whether messages wait to be stored."""
+        return bool(self._unsaved)
 
     @property
     def is_full(self) -> bool:
@@ -340,11 +353,18 @@ class AgentHolder:
             return None
         return text, content
 
-    def _first_in_memory(self, agent: Any) -> int:
-        """Give the id of the first message that the agent still has."""
-        in_memory = {id(message) for message in agent.messages}
-        ids = (one.message_id for one in self._known if id(one.record.to_message()) in in_memory)
-        return min(ids, default=self._after + 1)
+    def _first_in_memory(self, agent: Any) -> int | None:
+        """Give the id of the first message that the agent still has, or None if it can't be told.
+
+        It can't where the agent's messages were replaced by copies that nothing marks.
+        """
+        ids = {_mark(one.record.to_message()): self._after + 1 for one in self._unsaved}
+        ids |= {_mark(one.record.to_message()): one.message_id for one in self._known}
+        places = [ids.get(_mark(message)) for message in agent.messages]
+        unknown = next((i for i, place in enumerate(places) if place is not None), len(places))
+        if unknown > _PREPENDED:
+            return None
+        return min((place for place in places if place is not None), default=self._after + 1)
 
     def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
         if len(outcome.ids) > len(pending):  # the turn has moved behind another writer's
@@ -403,11 +423,11 @@ class AgentHolder:
             )
 
     def _forget_what_was_removed(self, agent: Any, turn: _Turn) -> None:
-        in_memory = {id(message) for message in agent.messages}
+        in_memory = _marks(agent.messages)
         self._known = [
             one
             for one in self._known
-            if one.turn_id == turn.turn_id or id(one.record.to_message()) in in_memory
+            if one.turn_id == turn.turn_id or _mark(one.record.to_message()) in in_memory
         ]
 
     def _unfinished_turns(self, rows: Sequence[MessageRow]) -> set[str]:
@@ -478,8 +498,18 @@ def _portion(unsaved: Sequence[_Unsaved]) -> Sequence[_Unsaved]:
 def _places(messages: Sequence[Message], wanted: Iterable[_Known]) -> Iterator[int]:
     """Give where messages stand in memory, passing over those that don't."""
     for one in wanted:
-        message = one.record.to_message()
-        yield from (i for i, each in enumerate(messages) if each is message)
+        mark = _mark(one.record.to_message())
+        yield from (i for i, each in enumerate(messages) if _mark(each) == mark)
+
+
+def _mark(message: Message) -> str | int:
+    """Give what a message is known by: Strands' mark, which copies keep, or its identity."""
+    tracking_id = message.get("tracking_id")
+    return tracking_id if isinstance(tracking_id, str) else id(message)
+
+
+def _marks(messages: Iterable[Message]) -> set[str | int]:
+    return {_mark(message) for message in messages}
 
 
 def _stands_in(message: Message, calls: Message) -> bool:

@@ -23,13 +23,13 @@ from strands.types.session import Session, SessionMessage, SessionType
 from .commit import MAX_MESSAGES, NewMessage, OnConflict, now
 from .databases.protocol import Database
 from .databases.rest import RestClient
-from .encoding import to_json
 from .errors import PerSQLError
 from .holder import AgentHolder, agent_record
 from .ids import check_id
 from .offload import Queue, in_thread
-from .repository import PerSQLSessionRepository
+from .repository import PerSQLSessionRepository, Seen
 from .retry import RetryPolicy
+from .schema import Row
 from .snapshot import AgentSnapshot, SessionSnapshot
 from .transport import new_write_id
 
@@ -59,7 +59,6 @@ class PerSQLSessionManager(RepositorySessionManager):
         repository: A repository to share with other managers, in place of ``database`` and the
             options that go with it.
         retry: How long failed requests are tried again, or None for the default policy.
-        **kwargs: For compatibility; not used.
 
     Attributes:
         session_id: The session.
@@ -85,7 +84,6 @@ class PerSQLSessionManager(RepositorySessionManager):
         on_conflict: OnConflict = "merge",
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
-        **kwargs: Any,
     ) -> None:
         """Open the session."""
         if (database is None) == (repository is None):
@@ -119,7 +117,7 @@ class PerSQLSessionManager(RepositorySessionManager):
             self.session = self._store.codec.read_session(session_id, self._opened.data)
         self._holders: dict[str, AgentHolder] = {}
         self._agents: dict[str, Any] = {}
-        self._multi_agents: dict[str, str] = {}  # by id, the JSON that is stored
+        self._multi_agents: dict[str, tuple[str, Seen]] = {}  # by id, the JSON that is stored
         self._multi_agent_queue = Queue()
         self._moment = threading.local()
 
@@ -215,8 +213,9 @@ class PerSQLSessionManager(RepositorySessionManager):
         registry.add_callback(AfterNodeCallEvent, self._on_multi_agent)
         registry.add_callback(AfterMultiAgentInvocationEvent, self._on_multi_agent)
 
-    def _on_invocation(self, event: BeforeInvocationEvent) -> None:
-        self._holder(event.agent).begin_invocation()
+    async def _on_invocation(self, event: BeforeInvocationEvent) -> None:
+        holder = self._holder(event.agent)
+        await holder.queue.run(holder.begin_invocation)
 
     async def _on_message(self, event: MessageAddedEvent) -> None:
         holder = self._holder(event.agent)
@@ -229,7 +228,8 @@ class PerSQLSessionManager(RepositorySessionManager):
     async def _on_multi_agent(
         self, event: AfterNodeCallEvent | AfterMultiAgentInvocationEvent
     ) -> None:
-        await self._multi_agent_queue.run(lambda: self.sync_multi_agent(event.source))
+        text = self._encode_multi_agent(event.source)  # here, for nodes change it on this loop
+        await self._multi_agent_queue.run(lambda: self._store_multi_agent(event.source.id, text))
 
     def _store_message(self, holder: AgentHolder, message: Message, agent: Any) -> None:
         """Make one moment of what Strands calls as two."""
@@ -239,8 +239,11 @@ class PerSQLSessionManager(RepositorySessionManager):
             self.sync_agent(agent)
         finally:
             self._moment.open = False
-        if not self._commit_turns or holder.is_full:
+        if not self._waits_for_turn(holder) or holder.is_full:
             holder.commit(agent)
+
+    def _waits_for_turn(self, holder: AgentHolder) -> bool:
+        return self._commit_turns and holder.is_invoked
 
     # -- agents --------------------------------------------------------------------------------
 
@@ -281,9 +284,13 @@ class PerSQLSessionManager(RepositorySessionManager):
         )
         self._holders[agent_id], self._agents[agent_id] = holder, agent
         if created and len(records) > len(rows):
-            for record in records[len(rows) :]:
-                holder.add(record.message, agent)
-            holder.commit(agent)
+            try:
+                for record in records[len(rows) :]:
+                    holder.add(record.message, agent)
+                holder.commit(agent)
+            except BaseException:
+                del self._holders[agent_id], self._agents[agent_id]
+                raise
         if not created and getattr(getattr(agent, "_interrupt_state", None), "activated", False):
             holder.continue_last_turn()
 
@@ -297,7 +304,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         """
         holder = self._holder(agent)
         holder.add(message, agent)
-        if not self._in_moment and not self._commit_turns:
+        if not self._in_moment and not self._waits_for_turn(holder):
             holder.commit(agent, state=False)
 
     def sync_agent(self, agent: Any, **kwargs: Any) -> None:
@@ -308,7 +315,7 @@ class PerSQLSessionManager(RepositorySessionManager):
             PerSQLError: If it could not be stored.
         """
         holder = self._holder(agent)
-        if self._in_moment or (self._commit_turns and holder.is_invoked):
+        if self._in_moment or (self._waits_for_turn(holder) and holder.has_unsaved):
             return  # it goes out with the moment, or with the turn
         holder.commit(agent)
 
@@ -322,7 +329,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         holder = self._holder(agent)
         if not holder.redact_latest(redact_message):
             raise SessionException("No message to redact.")
-        holder.commit(agent, state=False, messages=not self._commit_turns)
+        holder.commit(agent, state=False, messages=not self._waits_for_turn(holder))
 
     # Older versions of Strands call these for bidirectional agents, newer ones those above.
 
@@ -390,12 +397,11 @@ class PerSQLSessionManager(RepositorySessionManager):
         if found is None:
             row = self._store.codec.multi_agent(self.session_id, source, now())
             found, created = self._store.start_multi_agent(self.session, multi_agent_id, row)
-        self.session_repository.remember_multi_agent(self.session_id, multi_agent_id, found)
         if not created:
             source.deserialize_state(
                 self._store.codec.read_multi_agent(self.session_id, multi_agent_id, found.data)
             )
-        self._multi_agents[multi_agent_id] = found.data
+        self._multi_agents[multi_agent_id] = (found.data, Seen(found.version, found.write_id))
 
     def sync_multi_agent(self, source: Any, **kwargs: Any) -> None:
         """Store a graph's or swarm's state, if it isn't stored as it is.
@@ -404,11 +410,25 @@ class PerSQLSessionManager(RepositorySessionManager):
             ConflictError: With ``on_conflict="raise"``, if another writer came first.
             PerSQLError: If it could not be stored.
         """
-        text = to_json(source.serialize_state(), "state", session_id=self.session_id)
-        if self._multi_agents.get(source.id) == text:
+        self._store_multi_agent(source.id, self._encode_multi_agent(source))
+
+    def _encode_multi_agent(self, source: Any) -> str:
+        return self._store.codec.multi_agent(self.session_id, source, now()).data
+
+    def _store_multi_agent(self, multi_agent_id: str, text: str) -> None:
+        try:
+            stored, seen = self._multi_agents[multi_agent_id]
+        except KeyError:
+            raise SessionException(
+                f"multi-agent {multi_agent_id!r} was not initialized with session"
+                f" {self.session_id!r}; give it this session manager when it is made"
+            ) from None
+        if text == stored:
             return
-        self.session_repository.update_multi_agent(self.session_id, source)
-        self._multi_agents[source.id] = text
+        time = now()
+        row = Row(text, time, time)
+        self.session_repository.replace_multi_agent(self.session_id, multi_agent_id, row, seen)
+        self._multi_agents[multi_agent_id] = (text, seen)
 
 
 class _Others:

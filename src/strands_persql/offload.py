@@ -2,37 +2,40 @@
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from .forks import renew_after_fork
+
 _T = TypeVar("_T")
 
 MAX_THREADS = 32
 """Threads of this process that wait for databases on behalf of coroutines."""
 
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
+
+class _Threads:
+    """The threads of this process, started when they are first needed."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the parent's threads: a child has none of them."""
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def submit(self, call: Callable[[], None]) -> None:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="strands-persql")
+            self._pool.submit(call)
 
 
-def _threads() -> ThreadPoolExecutor:
-    global _pool  # noqa: PLW0603 - one pool a process, made when it is first needed
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="strands-persql")
-        return _pool
-
-
-def _forget_threads() -> None:
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_threads)
+_threads = _Threads()
 
 
 async def in_thread(call: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
@@ -45,6 +48,11 @@ class Queue:
 
     def __init__(self) -> None:
         """Start with nothing to do; a thread is taken only while there is."""
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget what waited for the parent's threads."""
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._busy = False
@@ -60,8 +68,8 @@ class Queue:
         with self._lock:
             self._waiting.append((lambda: context.run(call), future))
             if not self._busy:
+                _threads.submit(self._work)  # which awaits the lock
                 self._busy = True
-                _threads().submit(self._work)
         return await asyncio.shield(asyncio.wrap_future(future))
 
     def _work(self) -> None:

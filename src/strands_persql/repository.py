@@ -3,7 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import cachetools
@@ -13,11 +13,12 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 from .cache import SessionCache
 from .commit import Base, Moment, OnConflict, now
 from .databases.protocol import Database, Statement
-from .errors import AlreadyExistsError, ConflictError, NotFoundError
+from .errors import AlreadyExistsError, ConflictError, NotFoundError, OutcomeUnknownError
+from .forks import renew_after_fork
 from .ids import check_id, check_message_id
 from .retry import LostRaceError, RetryPolicy
-from .schema import Schema
-from .snapshot import MessageRow, MultiAgentSnapshot
+from .schema import Row, Schema
+from .snapshot import MessageRow
 from .stats import Counters, Stats
 from .store import SessionStore
 from .transport import new_write_id
@@ -30,6 +31,7 @@ _Value = TypeVar("_Value")
 
 _REMEMBERED_BYTES = 16 * 1024 * 1024  # of what callers last saw of their agents
 _REMEMBERED_MULTI_AGENTS = 4096
+_UNSETTLED = 8  # writes without an answer that are kept in mind
 
 # What an object remembers of the row that it was read from or written to.
 _SEEN = "_persql_seen"
@@ -100,13 +102,18 @@ class PerSQLSessionRepository(SessionRepository):
             self._counters,
         )
         self._codec = self.store.codec
-        self._seen_lock = threading.Lock()
+        self.after_fork()
+        renew_after_fork(self)
         self._seen_agents: cachetools.LRUCache[tuple[str, str], Base] = cachetools.LRUCache(
             _REMEMBERED_BYTES, getsizeof=lambda base: base.size
         )
-        self._seen_multi_agents: cachetools.LRUCache[tuple[str, str], tuple[int, str]] = (
-            cachetools.LRUCache(_REMEMBERED_MULTI_AGENTS)
+        self._seen_multi_agents: cachetools.LRUCache[tuple[str, str], Seen] = cachetools.LRUCache(
+            _REMEMBERED_MULTI_AGENTS
         )
+
+    def after_fork(self) -> None:
+        """Begin with a lock that no thread of the parent holds."""
+        self._seen_lock = threading.Lock()
 
     def __repr__(self) -> str:
         """Tell which database and tables it works on."""
@@ -143,7 +150,8 @@ class PerSQLSessionRepository(SessionRepository):
             AlreadyExistsError: If it is there; it is left as it is.
         """
         session_id = check_id("session", session.session_id)
-        write_id, row = _write_id(session), self._codec.session(session)
+        row = self._codec.session(session)
+        write_id = _write_id(session, row.data)
         rows = self.store.write(
             self._schema.create_session(session_id, row, write_id), session_id
         ).rows
@@ -199,7 +207,8 @@ class PerSQLSessionRepository(SessionRepository):
             NotFoundError: If the session isn't there.
         """
         agent_id = _check_ids(session_id, session_agent.agent_id)
-        write_id, row = _write_id(session_agent), self._codec.agent(session_id, session_agent)
+        row = self._codec.agent(session_id, session_agent)
+        write_id = _write_id(session_agent, row.data)
         removed = self._codec.removed_messages(session_id, agent_id, row.data)
         self._create(
             self._schema.create_agent(session_id, agent_id, row, write_id, removed),
@@ -262,8 +271,9 @@ class PerSQLSessionRepository(SessionRepository):
         """
         _check_ids(session_id, agent_id)
         wanted = check_message_id(session_message.message_id)
-        write_id = _write_id(session_message)
         row = self._codec.message(session_id, agent_id, session_message)
+        apart_from_its_place = row.data.replace(f'"message_id":{wanted}', "", 1)
+        write_id = _write_id(session_message, apart_from_its_place)
         statements = self._schema.create_message(session_id, agent_id, wanted, row, write_id)
         rows = self.store.write(statements, session_id, agent_id).rows
         if not rows[2]:
@@ -272,7 +282,7 @@ class PerSQLSessionRepository(SessionRepository):
         session_message.message_id = int(rows[3][0]["message_id"])
         stored = MessageRow(session_message.message_id, 1, write_id, "", row.data)
         self.store.take_in_message(session_id, agent_id, stored)
-        setattr(session_message, _SEEN, (1, write_id))
+        setattr(session_message, _SEEN, Seen(1, write_id))
 
     def read_message(
         self, session_id: str, agent_id: str, message_id: int, **kwargs: Any
@@ -300,17 +310,18 @@ class PerSQLSessionRepository(SessionRepository):
         """
         _check_ids(session_id, agent_id)
         message_id = check_message_id(session_message.message_id)
-        seen = getattr(session_message, _SEEN, None)
+        seen: Seen | None = getattr(session_message, _SEEN, None)
         if seen is None:
             found = self.store.message(session_id, agent_id, message_id)
             if found is None:
                 raise _not_found(f"message {message_id} of agent", session_id, agent_id)
-            seen = (found.version, found.write_id)
+            seen = Seen(found.version, found.write_id)
 
         session_message.updated_at = now()
 
-        def statements(write_id: str, expected: tuple[int, str]) -> list[Statement]:
+        def statements(write_id: str) -> list[Statement]:
             row = self._codec.message(session_id, agent_id, session_message)
+            expected = (seen.version, seen.write_id)
             return self._schema.update_message(
                 session_id, agent_id, message_id, row, write_id, expected
             )
@@ -323,7 +334,7 @@ class PerSQLSessionRepository(SessionRepository):
         def decode(found: Any) -> SessionMessage:
             return self._read_message(session_id, agent_id, MessageRow.of(found))
 
-        seen, stored = self._replace(
+        stored = self._replace(
             _Replacement(f"message {message_id} of agent", session_message, statements, decode),
             seen,
             session_id,
@@ -381,8 +392,7 @@ class PerSQLSessionRepository(SessionRepository):
             multi_agent_id,
             write_id,
         )
-        with self._seen_lock:
-            self._seen_multi_agents[session_id, multi_agent_id] = (1, write_id)
+        self._remember_multi_agent(session_id, multi_agent_id, Seen(1, write_id))
 
     def read_multi_agent(
         self, session_id: str, multi_agent_id: str, **kwargs: Any
@@ -396,7 +406,8 @@ class PerSQLSessionRepository(SessionRepository):
         found = self.store.multi_agent(session_id, multi_agent_id)
         if found is None:
             return None
-        self.remember_multi_agent(session_id, multi_agent_id, found)
+        seen = Seen(found.version, found.write_id)
+        self._remember_multi_agent(session_id, multi_agent_id, seen)
         return self._codec.read_multi_agent(session_id, multi_agent_id, found.data)
 
     def update_multi_agent(
@@ -416,9 +427,25 @@ class PerSQLSessionRepository(SessionRepository):
             found = self.store.multi_agent(session_id, multi_agent_id)
             if found is None:
                 raise _not_found("multi-agent", session_id, multi_agent_id)
-            seen = (found.version, found.write_id)
+            seen = self._remember_multi_agent(
+                session_id, multi_agent_id, Seen(found.version, found.write_id)
+            )
+        self.replace_multi_agent(session_id, multi_agent_id, row, seen)
 
-        def statements(write_id: str, expected: tuple[int, str]) -> list[Statement]:
+    def replace_multi_agent(
+        self, session_id: str, multi_agent_id: str, row: Row, seen: "Seen"
+    ) -> None:
+        """Replace a graph's or swarm's row for a holder that keeps itself what it has seen.
+
+        Args:
+            session_id: The session.
+            multi_agent_id: The graph or swarm.
+            row: What to store.
+            seen: What the holder has seen of the row; brought up to date.
+        """
+
+        def statements(write_id: str) -> list[Statement]:
+            expected = (seen.version, seen.write_id)
             return self._schema.update_multi_agent(
                 session_id, multi_agent_id, row, write_id, expected
             )
@@ -427,18 +454,14 @@ class PerSQLSessionRepository(SessionRepository):
             return self._codec.read_multi_agent(session_id, multi_agent_id, found["data"])
 
         ours = decode({"data": row.data})
-        seen, _ = self._replace(
+        self._replace(
             _Replacement("multi-agent", ours, statements, decode), seen, session_id, multi_agent_id
         )
+
+    def _remember_multi_agent(self, session_id: str, multi_agent_id: str, seen: "Seen") -> "Seen":
         with self._seen_lock:
             self._seen_multi_agents[session_id, multi_agent_id] = seen
-
-    def remember_multi_agent(
-        self, session_id: str, multi_agent_id: str, seen: MultiAgentSnapshot
-    ) -> None:
-        """Take a multi-agent as the one that the next update is based on."""
-        with self._seen_lock:
-            self._seen_multi_agents[session_id, multi_agent_id] = (seen.version, seen.write_id)
+        return seen
 
     # -- what the methods above share ----------------------------------------------------------
 
@@ -470,51 +493,56 @@ class PerSQLSessionRepository(SessionRepository):
     def _replace(
         self,
         replacement: "_Replacement[_Value]",
-        expected: tuple[int, str],
+        seen: "Seen",
         session_id: str,
         agent_id: str,
         merge: Callable[[_Value], None] = lambda _: None,
-    ) -> tuple[tuple[int, str], _Value]:
-        """Update a row whose version is the expected one, or merge and try again.
+    ) -> _Value:
+        """Update a row whose version is the one that was seen, or merge and try again.
 
         Args:
             replacement: What to put into the row.
-            expected: The version that the caller has seen, and the row's origin.
+            seen: What the caller has seen of the row; brought up to date.
             session_id: The session.
             agent_id: The agent or multi-agent.
             merge: Takes what another writer left into what is to be stored.
 
         Returns:
-            The version now with the row's origin, and what is stored now.
+            What is stored now.
         """
-        what, context = replacement.what, {"session_id": session_id, "agent_id": agent_id}
+        what = f"{replacement.what} {agent_id!r} of session {session_id!r}"
 
-        def attempt() -> tuple[tuple[int, str], _Value]:
-            nonlocal expected
+        def attempt() -> _Value:
             write_id = new_write_id()
-            statements = replacement.statements(write_id, expected)
-            rows = self.store.write(statements, session_id, agent_id).rows[-1]
-            if not rows:
-                raise _not_found(what, session_id, agent_id)
-            found = replacement.decode(rows[0])
-            if write_id in rows[0]["writes"]:
-                return (expected[0] + 1, expected[1]), found
-            self.store.transport.count(conflicts=1)
-            now_there = (int(rows[0]["version"]), str(rows[0]["write_id"]))
+            try:
+                answer = self.store.write(replacement.statements(write_id), session_id, agent_id)
+            except OutcomeUnknownError:
+                seen.unsettled = [*seen.unsettled, write_id][-_UNSETTLED:]
+                raise
+            if not answer.rows[-1]:
+                raise _not_found(replacement.what, session_id, agent_id)
+            row = answer.rows[-1][0]
+            expected, version, found = seen.version, int(row["version"]), replacement.decode(row)
+            if write_id in row["writes"]:
+                seen.version, seen.unsettled = expected + 1, []
+                return found
             conflict = ConflictError(
-                f"another writer changed {what} {agent_id!r} of session {session_id!r}: version"
-                f" {expected[0]} was expected and {now_there[0]} found. Nothing of this write is"
-                " stored; read it again and repeat the change",
-                expected_version=expected[0],
-                found_version=now_there[0],
+                f"another writer changed {what}: version {expected} was expected and {version}"
+                " found. Nothing of this write is stored; read it again and repeat the change",
+                expected_version=expected,
+                found_version=version,
                 ours=replacement.ours,
                 found=found,
-                **context,
+                session_id=session_id,
+                agent_id=agent_id,
             )
-            if self._on_conflict == "raise":
-                raise conflict
+            is_own = version == expected + 1 and any(one in row["writes"] for one in seen.unsettled)
+            if not is_own:
+                self.store.transport.count(conflicts=1)
+                if self._on_conflict == "raise":
+                    raise conflict
             merge(found)
-            expected = now_there
+            seen.version, seen.write_id = version, str(row["write_id"])
             raise LostRaceError(conflict)
 
         try:
@@ -526,7 +554,7 @@ class PerSQLSessionRepository(SessionRepository):
 
     def _read_message(self, session_id: str, agent_id: str, row: MessageRow) -> SessionMessage:
         message = self._codec.read_message(session_id, agent_id, row)
-        setattr(message, _SEEN, (row.version, row.write_id))
+        setattr(message, _SEEN, Seen(row.version, row.write_id))
         return message
 
     def _remember(
@@ -551,20 +579,34 @@ class PerSQLSessionRepository(SessionRepository):
 
 
 @dataclass
+class Seen:
+    """What the holder of a row has last seen of it.
+
+    Attributes:
+        version: The row's version.
+        write_id: The write that created it.
+        unsettled: The holder's latest writes whose answers were lost.
+    """
+
+    version: int
+    write_id: str
+    unsettled: list[str] = field(default_factory=list)
+
+
+@dataclass
 class _Replacement(Generic[_Value]):
     """What to put into a row.
 
     Attributes:
         what: Names the row in errors.
         ours: The value, for errors.
-        statements: Gives the update, and a look at the row after it, for a write id and the
-            expected version.
+        statements: Gives the update of a write, and a look at the row after it.
         decode: Gives the value of a row.
     """
 
     what: str
     ours: _Value
-    statements: Callable[[str, tuple[int, str]], list[Statement]]
+    statements: Callable[[str], list[Statement]]
     decode: Callable[[Any], _Value]
 
 
@@ -573,9 +615,18 @@ def _check_ids(session_id: Any, agent_id: Any, kind: str = "agent") -> str:
     return check_id(kind, agent_id)
 
 
-def _write_id(value: Session | SessionAgent | SessionMessage) -> str:
-    """Give the id of the write that creates a row, the same however often it is tried."""
-    write_id: str = value.__dict__.setdefault(_WRITE, new_write_id())
+def _write_id(value: Session | SessionAgent | SessionMessage, content: str) -> str:
+    """Give the id of the write that creates a row, the same however often it is tried.
+
+    It belongs to this object with this content: a copy, or the object with another content, is
+    another write.
+    """
+    what = (id(value), hash(content))
+    known: tuple[tuple[int, int], str] | None = getattr(value, _WRITE, None)
+    if known is not None and known[0] == what:
+        return known[1]
+    write_id = new_write_id()
+    setattr(value, _WRITE, (what, write_id))
     return write_id
 
 

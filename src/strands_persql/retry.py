@@ -55,6 +55,7 @@ class RetryPolicy:
         Raises:
             Exception: What the last try raised.
         """
+        began = time.monotonic()
 
         def wait(state: tenacity.RetryCallState) -> float:
             assert state.outcome is not None
@@ -66,7 +67,7 @@ class RetryPolicy:
         def retrying() -> tenacity.Retrying:
             return tenacity.Retrying(
                 sleep=self.sleep,
-                stop=tenacity.stop_before_delay(self.budget),
+                stop=tenacity.stop_before_delay(self._left_since(began)),
                 wait=wait,
                 retry=tenacity.retry_if_exception(_is_transient),
                 before_sleep=lambda _: before_retry(),
@@ -74,6 +75,9 @@ class RetryPolicy:
             )
 
         return _after_first(attempt, _is_transient, retrying)
+
+    def _left_since(self, began: float) -> float:
+        return max(0.0, self.budget - (time.monotonic() - began))
 
     def race(self, attempt: Callable[[], _T]) -> _T:
         """Call again at once, then ever more patiently, while races are lost.
@@ -87,15 +91,15 @@ class RetryPolicy:
         Raises:
             LostRaceError: If every attempt was lost, or the budget ends.
         """
-        took = 0.0
+        took, began = 0.0, time.monotonic()
 
         def timed() -> _T:
             nonlocal took
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 return attempt()
             finally:
-                took = time.monotonic() - began
+                took = time.monotonic() - started
 
         def wait(state: tenacity.RetryCallState) -> float:
             # Up to a few attempts' time apart, so that the losers don't meet again; over a
@@ -105,7 +109,7 @@ class RetryPolicy:
         def retrying() -> tenacity.Retrying:
             stop: tenacity.stop.stop_base = tenacity.stop_after_attempt(self.conflict_attempts)
             if self.budget:
-                stop |= tenacity.stop_after_delay(self.budget)
+                stop |= tenacity.stop_after_delay(self._left_since(began))
             return tenacity.Retrying(
                 sleep=self.sleep,
                 stop=stop,
@@ -171,6 +175,7 @@ class Cause(Enum):
     ACCESS = "access"
     SCHEMA = "schema"
     STATEMENT = "statement"
+    ADDRESS = "address"
 
 
 @dataclass(frozen=True)
@@ -197,6 +202,7 @@ _BY_STATUS = {
     401: Cause.ACCESS,
     402: Cause.ACCESS,
     403: Cause.ACCESS,
+    404: Cause.ADDRESS,
     408: Cause.TRANSIENT,
     429: Cause.TRANSIENT,
 }
@@ -209,6 +215,8 @@ _BY_KIND = {
     "unknown_table": Cause.SCHEMA,
     "unknown_column": Cause.SCHEMA,
     "readonly": Cause.ACCESS,
+    "closed": Cause.ADDRESS,
+    "redirect": Cause.ADDRESS,
     "unique_violation": Cause.STATEMENT,
     "not_null_violation": Cause.STATEMENT,
     "fk_violation": Cause.STATEMENT,
@@ -223,6 +231,7 @@ _BY_TEXT = tuple(
     for text, cause in (
         (r"no such table|no such column|has no column named", Cause.SCHEMA),
         (r"database (table )?is locked|SQLITE_BUSY", Cause.TRANSIENT),
+        (r"closed database|is closed", Cause.ADDRESS),
         (r"readonly database|not authorized", Cause.ACCESS),
         (r"constraint failed|syntax error|too many SQL variables|disk is full", Cause.STATEMENT),
     )

@@ -59,7 +59,10 @@ class Window(Sequence[MessageRow]):
         return iter(self._rows[: self._count])
 
     def appended(self, rows: Sequence[MessageRow]) -> "Window":
-        """Give a window with more messages at its end."""
+        """Give a window with more messages at its end; for one thread at a time.
+
+        The messages before them aren't copied, so that an append costs the same however many.
+        """
         shared = self._rows
         if len(shared) != self._count:  # another window has gone on from here
             shared = shared[: self._count]
@@ -144,7 +147,7 @@ class AgentSnapshot:
             and self.window_start <= fresh.window_start
         )
         window = self.window.since(fresh.window_start) if kept else Window()
-        return replace(fresh, window=window.appended(messages) if messages else window)
+        return replace(fresh, window=Window([*window, *messages]) if messages else window)
 
 
 @dataclass(frozen=True)
@@ -178,14 +181,12 @@ class SessionSnapshot:
         data: The row's JSON.
         agents: Its agents by id.
         multi_agents: Its multi-agents by id.
-        complete: Whether no other agents were there.
         checked_at: When the database was asked, in seconds of the monotonic clock.
     """
 
     data: str
     agents: Mapping[str, AgentSnapshot]
     multi_agents: Mapping[str, MultiAgentSnapshot]
-    complete: bool
     checked_at: float
 
     @cached_property
@@ -204,4 +205,4 @@ class SessionSnapshot:
     def with_agent(self, agent_id: str, agent: AgentSnapshot) -> "SessionSnapshot":
         """Give the session with an agent in another state."""
         agents = {**self.agents, agent_id: agent}
-        return SessionSnapshot(self.data, agents, self.multi_agents, self.complete, self.checked_at)
+        return SessionSnapshot(self.data, agents, self.multi_agents, self.checked_at)

@@ -4,6 +4,8 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, fields, replace
 
+from .forks import renew_after_fork
+
 
 @dataclass(frozen=True)
 class Stats:
@@ -48,8 +50,13 @@ class Counters:
 
     def __init__(self) -> None:
         """Start at zero."""
-        self._lock = threading.Lock()
+        self.after_fork()
+        renew_after_fork(self)
         self._counts: Counter[str] = Counter()
+
+    def after_fork(self) -> None:
+        """Begin with a lock that no thread of the parent holds."""
+        self._lock = threading.Lock()
 
     def add(self, **counts: float) -> None:
         """Add to counters by their names in `Stats`."""

@@ -13,6 +13,7 @@ from .cache import SessionCache
 from .commit import Base, Committer, Moment, NewMessage, OnConflict, Outcome
 from .databases.protocol import Database, Statement
 from .errors import NotFoundError
+from .forks import renew_after_fork
 from .ids import check_id
 from .retry import RetryPolicy
 from .rows import RowCodec
@@ -65,6 +66,11 @@ class SessionStore:
         self.on_conflict = on_conflict
         self._committer = Committer(self.transport, schema, self.codec, on_conflict, retry)
         # Writers of one agent in this process take turns: racing each other would be a waste.
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the writers of the parent process."""
         self._turnstiles: weakref.WeakValueDictionary[tuple[str, str], _Turnstile] = (
             weakref.WeakValueDictionary()
         )
@@ -269,7 +275,7 @@ class SessionStore:
             agent = found.agents[agent_id]
             is_whole = len(rows[3]) < MESSAGES_PER_REQUEST
             if is_whole:
-                entry = self.cache.get(session_id) or replace(found, complete=False)
+                entry = self.cache.get(session_id) or found
                 kept = entry.with_agent(agent_id, agent)
         finally:
             self.cache.end_read(ticket, kept, wrote=True)
@@ -399,7 +405,6 @@ def _refreshed(
         session[0]["data"],
         {row["agent_id"]: agent(row) for row in agents[:limit]},
         {row["multi_agent_id"]: multi_agent(row) for row in multi_agents},
-        complete=len(agents) <= limit,
         checked_at=asked_at,
     )
 

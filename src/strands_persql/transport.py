@@ -12,6 +12,8 @@ from . import telemetry
 from .databases.protocol import Database, Statement
 from .errors import (
     AccessDeniedError,
+    DatabaseError,
+    DatabaseOpenError,
     OutcomeUnknownError,
     PerSQLError,
     SchemaError,
@@ -55,6 +57,11 @@ class Transport:
         self, database: Database, schema: Schema, retry: RetryPolicy, counters: Counters
     ) -> None:
         """Initialize without asking the database for anything."""
+        if not callable(getattr(database, "batch", None)):
+            raise TypeError(
+                f"database={database!r} | must have query and batch; wrap a file's path in"
+                " LocalDatabase(...)"
+            )
         self.database = database
         self.max_row_bytes: int | None = getattr(database, "max_row_bytes", DEFAULT_MAX_ROW_BYTES)
         self._schema = schema
@@ -190,25 +197,45 @@ def _translate(
         where += f", agent {context['agent_id']!r}"
     said = f"{type(error).__name__}: {error}"
     details: dict[str, Any] = {"status": last.status, "kind": last.kind, **context}
+    kind, text = _ERRORS[last.cause]
     if unknown:
-        return OutcomeUnknownError(
-            f"whether a write for {where} was applied isn't known after {len(failures)} tries"
-            f" ({said}). Write again: a write that was applied knows itself",
-            **details,
+        kind, text = (
+            OutcomeUnknownError,
+            (
+                "whether a write for {where} was applied isn't known after {tries} tries ({said})."
+                " Write again: a write that was applied knows itself"
+            ),
         )
-    if last.cause is Cause.TRANSIENT:
-        return UnavailableError(
-            f"the database could not be reached for {where} in {len(failures)} tries ({said});"
-            " nothing was written. Try later, or allow more time with RetryPolicy(budget=...)",
-            **details,
-        )
-    if last.cause is Cause.ACCESS:
-        return AccessDeniedError(
-            f"the database refused access for {where} ({said}). Check the token, its role and"
-            " scope, and the namespace's balance",
-            **details,
-        )
-    return StatementError(f"the database refused a request for {where} ({said})", **details)
+    return kind(text.format(where=where, said=said, tries=len(failures)), **details)
+
+
+_ERRORS: dict[Cause, tuple[type[DatabaseError], str]] = {
+    Cause.TRANSIENT: (
+        UnavailableError,
+        (
+            "the database could not be reached for {where} in {tries} tries ({said}); nothing was"
+            " written. Try later, or allow more time with RetryPolicy(budget=...)"
+        ),
+    ),
+    Cause.ACCESS: (
+        AccessDeniedError,
+        (
+            "the database refused access for {where} ({said}). Check the token, its role and scope,"
+            " and the namespace's balance"
+        ),
+    ),
+    Cause.ADDRESS: (
+        DatabaseOpenError,
+        (
+            "the database can't be used for {where} ({said}). Check its name and address, and that"
+            " neither it nor its client was closed"
+        ),
+    ),
+    Cause.STATEMENT: (
+        StatementError,
+        "the database refused a request for {where} ({said})",
+    ),
+}
 
 
 def _takes_idempotency_key(database: Database) -> bool:
@@ -234,7 +261,7 @@ def _rows(result: Any) -> Rows:
     if isinstance(data, (dict, Mapping)):  # the wire's own shape, one level down
         result, data = data, data.get("rows")
     elif data is None:
-        data = _get(result, "rows")
+        data = result.get("rows") if told else None
     if not data:
         return []
     rows = data if isinstance(data, list) else list(data)
@@ -259,7 +286,3 @@ def _usage(results: Sequence[Any]) -> dict[str, float]:
 
 
 _USAGE = (("rows_read", "rowsRead"), ("rows_written", "rowsWritten"), ("cost_usd", "costUsd"))
-
-
-def _get(value: Any, key: str) -> Any:
-    return value.get(key) if isinstance(value, (dict, Mapping)) else None

@@ -1,6 +1,7 @@
 """The manager with real agents: what one leaves, another finds."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -445,3 +446,26 @@ def test_images_in_a_conversation_come_back(backend: Backend) -> None:
     agent([image, {"text": "?"}])
     restored = backend.agent()
     assert plain(restored.messages) == plain(agent.messages)
+
+
+def test_a_window_is_kept_where_messages_were_copied(backend: Backend) -> None:
+    """An agent whose messages were replaced by copies is restored with as many as it has."""
+    window = SlidingWindowConversationManager(window_size=6)
+    agent = backend.agent(map(str, range(9)), conversation_manager=window)
+    for number in range(8):
+        agent.messages = copy.deepcopy(agent.messages)
+        for message in agent.messages[: number % 3 * 9]:
+            message.pop("tracking_id", None)  # type: ignore[misc]
+        agent(f"q{number}")
+    restored = backend.agent()
+    assert said(restored.messages)[-6:] == said(agent.messages)
+
+
+def test_a_path_is_no_database(backend: Backend) -> None:
+    """Who gives a path or an unknown option is told what to give, before anything is asked."""
+    with pytest.raises(TypeError, match=r"wrap a file's path in LocalDatabase"):
+        PerSQLSessionManager("s", "agents.db")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="comit"):
+        PerSQLSessionManager("s", backend.database, comit="turn")  # type: ignore[call-arg]
+    with pytest.raises(ValueError, match="give them to PerSQLSessionRepository"):
+        PerSQLSessionManager("s", repository=backend.repository(), on_conflict="raise")

@@ -1,12 +1,15 @@
 """Messages: their ids, order, pages, bytes and redactions."""
 
+import copy
+
 import pytest
 from strands.types.content import Message
 from strands.types.exceptions import SessionException
 from strands.types.session import SessionMessage
 
-from strands_persql.errors import NotFoundError
-from tests.contract.backends import Backend
+from strands_persql.errors import NotFoundError, OutcomeUnknownError
+from strands_persql.testing import FaultyDatabase
+from tests.contract.backends import NEVER, Backend
 from tests.contract.helpers import (
     ids_in_database,
     in_database,
@@ -277,3 +280,30 @@ def test_a_write_and_a_read_of_it_cost_one_round_trip(backend: Backend) -> None:
     repository.create_message("s", "a", session_message("two", 1))
     assert listed(repository) == ["one", "two"]
     assert backend.database.round_trips == 1
+
+
+def test_a_copy_of_a_message_is_another_one(backend: Backend) -> None:
+    """A copied record with other content is stored, for it only looks like one stored before."""
+    repository = stored(backend)
+    made = session_message("x", 0)
+    repository.create_message("s", "a", made)
+    copied = copy.deepcopy(made)
+    copied.message = user("y")
+    repository.create_message("s", "a", copied)
+    made.message = user("z")
+    repository.create_message("s", "a", made)
+    assert in_database(backend) == ["x", "y", "z"]
+
+
+def test_an_update_whose_answer_was_lost_can_be_repeated(backend: Backend) -> None:
+    """Under ``raise`` too an update that was applied recognizes itself when it is repeated."""
+    stored(backend, "secret")
+    faults = iter(["lost_answer"])
+    database = FaultyDatabase(backend.database, lambda call: next(faults, None) if call else None)
+    strict = backend.repository(database, retry=NEVER, on_conflict="raise")
+    message = strict.list_messages("s", "a")[0]
+    message.redact_message = user("[gone]")
+    with pytest.raises(OutcomeUnknownError):
+        strict.update_message("s", "a", message)
+    strict.update_message("s", "a", message)
+    assert in_database(backend) == ["[gone]"]

@@ -1,7 +1,10 @@
 """Graphs and swarms: their state, stored and brought back."""
 
+import asyncio
+
 import pytest
 from strands import Agent
+from strands.hooks.events import AfterNodeCallEvent
 from strands.multiagent import GraphBuilder, Swarm
 from strands.multiagent.base import Status
 from strands.types.exceptions import SessionException
@@ -162,3 +165,38 @@ def test_a_swarm_is_stored_as_it_goes(backend: Backend) -> None:
     state = backend.repository().read_multi_agent("s", "swarm")
     assert state is not None
     assert state["status"] == "completed"
+
+
+def test_managers_that_share_a_repository_are_two_writers(backend: Backend) -> None:
+    """A manager's base is its own: what another one of the process stored is a conflict to it."""
+    repository = backend.repository(on_conflict="raise")
+    first, second = (backend.manager(repository=repository) for _ in range(2))
+    team, same = Team(step=0), Team(step=0)
+    first.initialize_multi_agent(team)
+    second.initialize_multi_agent(same)
+    team.state["step"], same.state["step"] = 1, 2
+    first.sync_multi_agent(team)
+    with pytest.raises(ConflictError):
+        second.sync_multi_agent(same)
+    assert backend.repository().read_multi_agent("s", "team") == {"id": "team", "step": 1}
+
+
+def test_a_graph_is_encoded_before_other_nodes_go_on(backend: Backend) -> None:
+    """What is stored of a graph is its state at the event, whatever its nodes do meanwhile."""
+    manager = backend.manager()
+    team = Team(nodes={str(number): number for number in range(2_000)})
+    manager.initialize_multi_agent(team)
+
+    async def change_while_it_is_stored() -> None:
+        event = AfterNodeCallEvent(team, "0", {})
+        storing = asyncio.ensure_future(manager._on_multi_agent(event))
+        while not storing.done():
+            team.state["nodes"][str(len(team.state["nodes"]))] = 0
+            await asyncio.sleep(0)
+        await storing
+
+    team.state["changed"] = True
+    asyncio.run(change_while_it_is_stored())
+    found = backend.repository(backend.reopen()).read_multi_agent("s", "team")
+    assert found is not None
+    assert found["changed"]

@@ -48,13 +48,15 @@ def test_a_turn_that_fails_half_way_is_stored(backend: Backend) -> None:
     assert state_in_database(backend) == {"n": 1}
 
 
-def test_direct_appends_are_flushed_by_close(backend: Backend) -> None:
-    """Messages appended outside an invocation are kept until ``close`` or the next sync."""
-    with backend.manager(commit="turn") as manager:
-        agent = backend.agent(manager=manager)
-        manager.append_message(user("one"), agent)
-        assert in_database(backend) == []
+def test_what_is_outside_a_turn_is_stored_at_once(backend: Backend) -> None:
+    """Messages appended and tools called outside an invocation don't wait for one."""
+    manager = backend.manager(commit="turn")
+    agent = backend.agent(manager=manager, tools=[count])
+    manager.append_message(user("one"), agent)
     assert in_database(backend) == ["one"]
+    agent.tool.count()
+    assert len(in_database(backend)) == len(agent.messages) + 1
+    assert state_in_database(backend) == {"n": 1}
 
 
 def test_a_turn_that_could_not_be_stored_is_flushed_by_close(backend: Backend) -> None:

@@ -1,0 +1,356 @@
+"""OpenTelemetry spans and counters, and the repository's own counts."""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from strands_persql import (
+    LocalDatabase,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RestClient,
+    RetryPolicy,
+    SessionCache,
+    Stats,
+    telemetry,
+)
+from strands_persql.errors import PerSQLError
+from strands_persql.testing import FaultyDatabase, ToolCall
+from tests.contract import backends
+from tests.contract.backends import FAST, NEVER, Backend
+from tests.contract.helpers import count, session, session_agent, session_message, stored
+from tests.engine.engine import Engine
+
+
+@pytest.fixture
+def backend() -> Iterator[Backend]:
+    """A database in memory."""
+    with backends.memory() as opened:
+        opened.repository().setup()
+        yield opened
+
+
+class Heard:
+    """What an application that listens is told."""
+
+    def __init__(self) -> None:
+        self._exporter = InMemorySpanExporter()
+        self._reader = InMemoryMetricReader()
+        self.tracers = TracerProvider()
+        self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
+        self.meters = MeterProvider([self._reader])
+
+    def reset(self) -> None:
+        """Forget the spans."""
+        self._exporter.clear()
+
+    @property
+    def spans(self) -> list[ReadableSpan]:
+        """The spans that have ended."""
+        return list(self._exporter.get_finished_spans())
+
+    def counts(self) -> dict[str, float]:
+        """Give the counters."""
+        data = self._reader.get_metrics_data()
+        return {
+            metric.name.removeprefix("strands_persql."): sum(
+                point.value for point in metric.data.data_points if hasattr(point, "value")
+            )
+            for resource in ([] if data is None else data.resource_metrics)
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
+    """Listen to the library for one test; an application does this once, for good."""
+    listener = Heard()
+    meter = listener.meters.get_meter("strands_persql")
+    monkeypatch.setattr(telemetry, "_tracer", listener.tracers.get_tracer("strands_persql"))
+    monkeypatch.setattr(
+        telemetry,
+        "_counters",
+        {name: meter.create_counter(f"strands_persql.{name}") for name in telemetry._counters},
+    )
+    yield listener
+    listener.tracers.shutdown()
+    listener.meters.shutdown()
+
+
+def attributes(span: ReadableSpan) -> Mapping[str, Any]:
+    """Give a span's attributes."""
+    return span.attributes or {}
+
+
+# -- spans -----------------------------------------------------------------------------------------
+
+
+def test_each_round_trip_is_a_span(backend: Backend, heard: Heard) -> None:
+    """A tool turn has as many spans as requests, each with session, agent and batch size."""
+    agent = backend.agent([ToolCall("count"), "one"], tools=[count])
+    backend.database.reset()
+    heard.reset()
+    agent("go")
+    assert len(heard.spans) == backend.database.round_trips == 4
+    for span, batch in zip(heard.spans, backend.database.log, strict=True):
+        assert (span.name, span.kind) == ("strands_persql.round_trip", SpanKind.CLIENT)
+        told = attributes(span)
+        assert (told["session.id"], told["gen_ai.agent.id"]) == ("s", "a")
+        assert (told["db.system.name"], told["db.operation.batch.size"]) == ("sqlite", len(batch))
+        assert span.status.status_code is not StatusCode.ERROR
+
+
+def test_a_clients_own_spans_lie_within_ours(backend: Backend, heard: Heard) -> None:
+    """While a request is under way its span is the current one, in the database's thread too."""
+    tracer = heard.tracers.get_tracer("somebody")
+    batch = backend.plain.batch
+
+    class Traced:
+        def query(self, sql: str, params: Any = (), /) -> Any:
+            return backend.plain.query(sql, params)
+
+        def batch(self, statements: Any, /, *, transaction: bool = False) -> Any:
+            with tracer.start_as_current_span("inner"):
+                return batch(statements, transaction=transaction)
+
+    manager = backend.manager(repository=backend.repository(Traced()))
+    agent = backend.agent(["hi"], manager=manager)
+    heard.reset()
+    with tracer.start_as_current_span("the application's"):
+        agent("hello")
+    by_id = {span.context.span_id: span for span in heard.spans if span.context}
+    inner = [span for span in heard.spans if span.name == "inner"]
+    assert len(inner) == 2
+    for span in inner:
+        assert span.parent is not None
+        ours = by_id[span.parent.span_id]
+        assert ours.name == "strands_persql.round_trip"
+        assert span.context is not None
+        assert ours.context is not None
+        assert len({one.context.trace_id for one in heard.spans if one.context}) == 1
+
+
+@pytest.mark.parametrize("fault", ["lost_request", "lost_answer", "locked"])
+def test_a_failure_is_recorded_by_its_class(backend: Backend, heard: Heard, fault: Any) -> None:
+    """A failed round trip's span is an error with its class, and without the error's text."""
+    repository = backend.repository(FaultyDatabase(backend.database, [fault]), retry=NEVER)
+    with pytest.raises(PerSQLError):
+        repository.create_session(session())
+    (span,) = heard.spans
+    assert span.status.status_code is StatusCode.ERROR
+    assert not span.status.description
+    assert span.events == ()
+    names = {
+        "lost_request": "ConnectionRefusedError",
+        "lost_answer": "ConnectionResetError",
+        "locked": "OperationalError",
+    }
+    assert attributes(span)["error.type"] == names[fault]
+    assert "database" not in str({**attributes(span), "db.system.name": ""})
+
+
+def test_nothing_that_is_stored_is_told(backend: Backend, heard: Heard) -> None:
+    """No span, failed or not, has text of messages, state or SQL."""
+    faulty = FaultyDatabase(backend.database, lambda n: "lost_answer" if n % 3 == 2 else None)
+    manager = backend.manager(repository=backend.repository(faulty))
+    agent = backend.agent(["SECRET"], manager=manager)
+    agent.state.set("SECRET", "SECRET")
+    agent("SECRET")
+    assert any(span.status.status_code is StatusCode.ERROR for span in heard.spans)
+    told = " ".join(span.to_json() for span in heard.spans)
+    assert "SECRET" not in told
+    assert "INSERT" not in told
+
+
+def test_each_try_is_a_span(backend: Backend, heard: Heard) -> None:
+    """Requests that are repeated have a span each, the failed ones and the one that went well."""
+    faulty = FaultyDatabase(backend.database, ["lost_answer", "lost_request"])
+    backend.repository(faulty, retry=FAST).create_session(session())
+    statuses = [span.status.status_code is StatusCode.ERROR for span in heard.spans]
+    assert statuses == [True, True, False]
+
+
+def test_a_span_tells_what_its_request_cost(
+    engine: Engine, database_name: str, heard: Heard
+) -> None:
+    """Rows read and written and the price are on the span, where the service tells them."""
+    with RestClient(engine.token(), base_url=engine.base_url) as client:
+        repository = PerSQLSessionRepository(client.database(database_name))
+        repository.setup()
+        heard.reset()
+        repository.create_session(session())
+        (span,) = heard.spans
+        stats = repository.stats()
+    told = attributes(span)
+    assert told["strands_persql.rows_written"] >= 1
+    assert 0 < told["strands_persql.cost_usd"] < stats.cost_usd < 0.001
+    assert told["strands_persql.rows_read"] >= 0
+
+
+# -- counters --------------------------------------------------------------------------------------
+
+
+def busy(backend: Backend) -> PerSQLSessionRepository:
+    """Let a repository do some of everything that is counted."""
+    faulty = FaultyDatabase(backend.database, lambda n: "lost_request" if n == 5 else None)
+    repository = backend.repository(faulty, cache=SessionCache(max_bytes=6_000))
+    for number in range(3):
+        repository.create_session(session(f"s{number}"))
+        repository.create_agent(f"s{number}", session_agent(n=number))
+        repository.create_message(f"s{number}", "a", session_message("x" * 2_000, 0))
+        repository.read_session(f"s{number}")
+        repository.list_messages(f"s{number}", "a")
+    stale: Any = backend.repository().read_agent("s0", "a")
+    current: Any = repository.read_agent("s0", "a")
+    backend.repository().update_agent("s0", stale)
+    repository.update_agent("s0", current)
+    return repository
+
+
+def test_counters_agree_with_the_stats(backend: Backend, heard: Heard) -> None:
+    """The counters that OpenTelemetry is given are those of ``repository.stats()``."""
+    stats = busy(backend).stats()
+    told = heard.counts()
+    assert told["retries"] == stats.retries == 1
+    assert told["conflicts"] == stats.conflicts == 1
+    assert told["evictions"] == stats.evictions > 0
+    assert told["hits"] >= stats.hits > 0
+    assert told["misses"] >= stats.misses > 0
+    assert told["round_trips"] == backend.database.round_trips + stats.retries - SETUP_TRIPS
+
+
+SETUP_TRIPS = 2
+"""The fixture's own, before anybody listened."""
+
+
+def test_what_is_counted_is_what_was_done(backend: Backend) -> None:
+    """Round trips, hits, misses, retries, conflicts and evictions are each step's own."""
+    stored(backend, "zero", n=0)
+    repository = backend.repository()
+    steps: list[tuple[Any, Stats]] = [
+        (lambda: repository.read_session("s"), Stats(round_trips=1, misses=1)),
+        (lambda: repository.read_agent("s", "a"), Stats(hits=1)),
+        (lambda: repository.read_message("s", "a", 0), Stats(hits=1)),
+        (lambda: repository.list_messages("s", "a"), Stats(hits=1)),
+        (lambda: repository.read_session("s"), Stats(round_trips=1, misses=1)),
+        (lambda: repository.update_agent("s", session_agent(n=1)), Stats(round_trips=1)),
+        (repository.cache.clear, Stats()),
+        (lambda: repository.read_message("s", "a", 0), Stats(round_trips=1, misses=1)),
+    ]
+    for number, (step, expected) in enumerate(steps):
+        before = repository.stats()
+        step()
+        counted = repository.stats() - before
+        names = ("round_trips", "hits", "misses", "retries", "conflicts", "evictions")
+        assert (number, [getattr(counted, name) for name in names]) == (
+            number,
+            [getattr(expected, name) for name in names],
+        )
+
+
+def test_a_conflict_is_counted_with_its_round_trip(backend: Backend) -> None:
+    """A lost race is one conflict and one more round trip, and no retry."""
+    stored(backend, n=0)
+    repository = backend.repository()
+    held: Any = repository.read_agent("s", "a")
+    backend.repository().update_agent("s", session_agent(m=1))
+    before = repository.stats()
+    repository.update_agent("s", held)
+    counted = repository.stats() - before
+    assert (counted.conflicts, counted.round_trips, counted.retries) == (1, 2, 0)
+
+
+def test_rows_and_cost_are_those_of_the_service(engine: Engine, database_name: str) -> None:
+    """What the service says of rows and price is added up, read for read and write for write."""
+    with RestClient(engine.token(), base_url=engine.base_url) as client:
+        database = client.database(database_name)
+        results: list[Any] = []
+        batch = database.batch
+
+        def listening(statements: Any, **options: Any) -> Any:
+            answer = batch(statements, **options)
+            results.extend(answer)
+            return answer
+
+        database.batch = listening  # type: ignore[method-assign]
+        repository = PerSQLSessionRepository(database)
+        manager = PerSQLSessionManager("s", repository=repository)
+        Backend(database).agent(["hi"], manager=manager)("hello")
+    stats = repository.stats()
+    assert stats.rows_read == sum(one["rows_read"] for one in results) > 0
+    assert stats.rows_written == sum(one["rows_written"] for one in results) > 0
+    assert stats.cost_usd == pytest.approx(sum(one["meta"].get("costUsd", 0) for one in results))
+    assert stats.round_trips == sum(1 for one in results if one["meta"])
+
+
+def test_what_is_held_is_a_level(backend: Backend) -> None:
+    """``cached_bytes`` is a level: it says what is held now, and is nothing after ``clear``."""
+    repository = busy(backend)
+    repository.read_session("s1")
+    assert 0 < repository.stats().cached_bytes <= 6_000
+    later = repository.stats() - Stats(cached_bytes=1)
+    assert later.cached_bytes == repository.stats().cached_bytes
+    repository.cache.clear()
+    assert repository.stats().cached_bytes == 0
+
+
+# -- with and without an SDK -----------------------------------------------------------------------
+
+
+def in_a_process(*lines: str) -> str:
+    """Run a conversation in a process of its own, and give all that it says."""
+    program = [
+        "import sys",
+        "from strands_persql import LocalDatabase, PerSQLSessionRepository",
+        "from strands.types.session import Session, SessionType",
+        *lines,
+        "PerSQLSessionRepository(LocalDatabase()).create_session(Session('s', SessionType.AGENT))",
+    ]
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "\n".join(program)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return ran.stdout + ran.stderr
+
+
+def test_without_an_sdk_nothing_is_told() -> None:
+    """Where nobody has configured OpenTelemetry, nothing is printed and nothing recorded."""
+    assert in_a_process() == ""
+
+
+def test_a_provider_that_comes_later_is_told() -> None:
+    """An application may configure OpenTelemetry after it has imported the library."""
+    told = in_a_process(
+        "from opentelemetry import trace",
+        "from opentelemetry.sdk.trace import TracerProvider",
+        "from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor",
+        "provider = TracerProvider()",
+        "provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter()))",
+        "trace.set_tracer_provider(provider)",
+    )
+    assert told.count('"name": "strands_persql.round_trip"') >= 3
+
+
+def test_without_a_listener_all_works_the_same() -> None:
+    """A round trip that nobody hears of is done, and repeated, as any other."""
+    with LocalDatabase() as database:
+        repository = PerSQLSessionRepository(
+            FaultyDatabase(database, [None, None, None, "lost_answer"]),
+            retry=RetryPolicy(first_wait=0.001),
+        )
+        repository.create_session(session())
+        repository.create_agent("s", session_agent())
+        assert repository.stats().retries == 1
