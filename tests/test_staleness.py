@@ -353,8 +353,12 @@ class Opening(RuleBasedStateMachine):
 @pytest.mark.timeout(0)
 def test_no_stale_read_can_be_produced() -> None:
     """No sequence of writes, faults and passing time makes an open older than it may be."""
-    examples = 5 * hypothesis.settings().max_examples
-    run_state_machine_as_test(Opening, settings=hypothesis.settings(max_examples=examples))
+    default = hypothesis.settings()
+    more = hypothesis.settings(
+        max_examples=10 * default.max_examples,
+        stateful_step_count=2 * default.stateful_step_count,
+    )
+    run_state_machine_as_test(Opening, settings=more)
 
 
 def test_without_staleness_each_open_asks(monkeypatch: pytest.MonkeyPatch) -> None:

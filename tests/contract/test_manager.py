@@ -451,11 +451,11 @@ def test_images_in_a_conversation_come_back(backend: Backend) -> None:
 def test_a_window_is_kept_where_messages_were_copied(backend: Backend) -> None:
     """An agent whose messages were replaced by copies is restored with as many as it has."""
     window = SlidingWindowConversationManager(window_size=6)
-    agent = backend.agent(map(str, range(9)), conversation_manager=window)
+    agent = backend.agent([*map(str, range(9))], conversation_manager=window)
     for number in range(8):
         agent.messages = copy.deepcopy(agent.messages)
         for message in agent.messages[: number % 3 * 9]:
-            message.pop("tracking_id", None)  # type: ignore[misc]
+            message.pop("tracking_id", None)
         agent(f"q{number}")
     restored = backend.agent()
     assert said(restored.messages)[-6:] == said(agent.messages)

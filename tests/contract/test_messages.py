@@ -1,6 +1,7 @@
 """Messages: their ids, order, pages, bytes and redactions."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 from strands.types.content import Message
@@ -8,7 +9,7 @@ from strands.types.exceptions import SessionException
 from strands.types.session import SessionMessage
 
 from strands_persql.errors import NotFoundError, OutcomeUnknownError
-from strands_persql.testing import FaultyDatabase
+from strands_persql.testing import Fault, FaultyDatabase
 from tests.contract.backends import NEVER, Backend
 from tests.contract.helpers import (
     ids_in_database,
@@ -298,7 +299,7 @@ def test_a_copy_of_a_message_is_another_one(backend: Backend) -> None:
 def test_an_update_whose_answer_was_lost_can_be_repeated(backend: Backend) -> None:
     """Under ``raise`` too an update that was applied recognizes itself when it is repeated."""
     stored(backend, "secret")
-    faults = iter(["lost_answer"])
+    faults: Iterator[Fault] = iter(["lost_answer"])
     database = FaultyDatabase(backend.database, lambda call: next(faults, None) if call else None)
     strict = backend.repository(database, retry=NEVER, on_conflict="raise")
     message = strict.list_messages("s", "a")[0]
