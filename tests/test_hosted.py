@@ -531,6 +531,15 @@ def test_a_failing_manager_shows_no_token(
     assert "s3cr3t" not in "".join(shown) + caplog.text
 
 
+def test_no_frame_of_a_failure_holds_the_token(hosted: Hosted) -> None:
+    """What reports errors with the local variables of each frame doesn't report the token."""
+    hosted.proxy.script = ["close_before"]
+    with pytest.raises(PerSQLError) as caught:
+        hosted.repository(retry=NEVER).read_session("s")
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert "s3cr3t" not in "".join(told.format())
+
+
 def test_a_manager_that_could_not_be_opened_leaves_no_connection(
     engine: Engine, hosted: Hosted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

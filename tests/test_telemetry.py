@@ -282,6 +282,7 @@ def test_rows_and_cost_are_those_of_the_service(engine: Engine, database_name: s
             results.extend(answer)
             return answer
 
+        PerSQLSessionRepository(database).setup()
         database.batch = listening  # type: ignore[method-assign]
         repository = PerSQLSessionRepository(database)
         manager = PerSQLSessionManager("s", repository=repository)

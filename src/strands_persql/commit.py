@@ -35,6 +35,15 @@ MAX_BYTES = 4_000_000
 """Bytes of messages in one moment, if it has more than one."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """An agent's row as it was found: its version, its content, and the writes it remembers."""
+
+    version: int
+    content: dict[str, Any]
+    writes: str = ""
+
+
 @dataclass
 class Base:
     """What the holder of an agent has last seen of its row: what a merge compares with.
@@ -67,19 +76,19 @@ class Base:
     size: int = 1
     unsettled: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
-    def is_own(self, version: int, writes: str) -> bool:
+    def is_own(self, found: Found) -> bool:
         """Tell whether a row is what the holder's own write has left, whose answer was lost."""
-        applied = any(write_id in writes for write_id, _ in self.unsettled)
-        return applied and version == self.version + 1
+        applied = any(write_id in found.writes for write_id, _ in self.unsettled)
+        return applied and found.version == self.version + 1
 
-    def adopt(self, version: int, stored: dict[str, Any], writes: str = "") -> None:
+    def adopt(self, found: Found) -> None:
         """Take over a row that another writer has left; what the holder knows stays."""
         for write_id, wanted in reversed(self.unsettled):
-            if write_id in writes:  # ours was applied after all, before the other's
+            if write_id in found.writes:  # ours was applied after all, before the other's
                 self.known = wanted
                 self.unsettled = []
                 break
-        self.version, self.stored = version, stored
+        self.version, self.stored = found.version, found.content
 
 
 @dataclass
@@ -218,16 +227,15 @@ class Committer:
             attempted = self._attempt(moment, content)
             if attempted.applied:
                 return self._settle(moment, attempted, content, merged)
-            self._transport.count(conflicts=1)
             conflict = self._conflict(moment, content, attempted)
-            if attempted.found is None:
-                raise conflict
-            if self._on_conflict == "raise" and not moment.base.is_own(
-                attempted.found[0], attempted.found[2]
-            ):
-                raise conflict
+            if attempted.found is not None and moment.base.is_own(attempted.found):
+                moment.forced = False  # what was to be written is written
+            else:
+                self._transport.count(conflicts=1)
+                if attempted.found is None or self._on_conflict == "raise":
+                    raise conflict
             logger.debug("expected=<%s> | lost a race, merging: %s", moment.base.version, conflict)
-            moment.base.adopt(*attempted.found)
+            moment.base.adopt(attempted.found)
             raise LostRaceError(conflict)
 
         try:
@@ -264,10 +272,10 @@ class Committer:
         if moment.content is not None and "state" in merged:
             own = {**own, "state": merged["state"]}
         if content is not None:
-            base.adopt(attempted.version, content)
+            base.adopt(Found(attempted.version, content))
             base.last_write, base.unsettled, base.known = attempted.write_id, [], own
         if attempted.found is not None:
-            base.adopt(*attempted.found)
+            base.adopt(attempted.found)
             if moment.content is None:
                 own = base.known
             state, _ = merge_content(base.known, base.stored, own)
@@ -319,11 +327,10 @@ class Committer:
         )
         theirs = None
         if found["data"] is not None:
-            theirs = (
-                version,
-                self._codec.read_agent_content(moment.session_id, moment.agent_id, found["data"]),
-                writes,
+            content_found = self._codec.read_agent_content(
+                moment.session_id, moment.agent_id, found["data"]
             )
+            theirs = Found(version, content_found, writes)
         return _Attempted(
             applied=stored and written,
             outcome=outcome,
@@ -424,13 +431,13 @@ class Committer:
                 found=[self._codec.read_message(*key, row) for row in attempted.outcome.others],
                 **context,
             )
-        version, found, _ = attempted.found
+        expected, found = moment.base.version, attempted.found
         return ConflictError(
-            f"{who}: version {moment.base.version} was expected and {version} found. {advice}",
-            expected_version=moment.base.version,
-            found_version=version,
+            f"{who}: version {expected} was expected and {found.version} found. {advice}",
+            expected_version=expected,
+            found_version=found.version,
             ours=moment.content if content is None else content,
-            found=found,
+            found=found.content,
             **context,
         )
 
@@ -441,7 +448,7 @@ class _Attempted:
     outcome: Outcome
     write_id: str
     version: int
-    found: tuple[int, dict[str, Any], str] | None
+    found: Found | None
 
 
 def _of_row(base: Base) -> tuple[str, list[Value]]:

@@ -181,7 +181,7 @@ class AgentHolder:
         """Take a message to be stored with the next moment.
 
         A message that replaced the latest one in the agent's memory, with more content, replaces
-        it here too.
+        it here too; one that could not be stored before, and is added again, stays one.
 
         Raises:
             ConflictError: If the holder was fenced off by an earlier conflict.
@@ -190,6 +190,8 @@ class AgentHolder:
         """
         with self._lock:
             self._check_fence()
+            if any(one.tried and one.record.message is message for one in self._unsaved):
+                return  # it is held already, and goes out now
             latest = self._latest
             if latest is not None and _continues(latest.record.message, message, agent.messages):
                 latest.record.message = message

@@ -137,6 +137,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         """
         base_url = options.pop("base_url", None)
         client = RestClient(token) if base_url is None else RestClient(token, base_url=base_url)
+        del token  # from this frame, which reporters may show
         try:
             manager = cls(session_id, client.database(database), **options)
         except BaseException:

@@ -10,7 +10,7 @@ from typing import Any
 from strands.types.session import Session, SessionAgent
 
 from .cache import SessionCache
-from .commit import Base, Committer, Moment, NewMessage, OnConflict, Outcome
+from .commit import Base, Committer, Found, Moment, NewMessage, OnConflict, Outcome
 from .databases.protocol import Database, Statement
 from .errors import NotFoundError
 from .forks import renew_after_fork
@@ -88,7 +88,7 @@ class SessionStore:
         """Give a session that is no older than ``max_staleness``, or None if it isn't there."""
         check_id("session", session_id)
         entry = self.cache.get(session_id)
-        if entry is not None and time.monotonic() - entry.checked_at <= self._max_staleness:
+        if entry is not None and time.monotonic() - entry.checked_at < self._max_staleness:
             self.cache.count("hits")
             return entry
         self.cache.count("misses")
@@ -360,7 +360,7 @@ class SessionStore:
             and seen.version > base.version
         ):
             content = self.codec.read_agent_content(moment.session_id, moment.agent_id, seen.data)
-            base.adopt(seen.version, content)
+            base.adopt(Found(seen.version, content))
 
     def _turnstile(self, session_id: str, agent_id: str) -> "_Turnstile":
         with self._turnstiles_lock:

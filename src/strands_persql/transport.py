@@ -278,9 +278,9 @@ def _usage(results: Sequence[Any]) -> dict[str, float]:
         if isinstance(result, (dict, Mapping)):
             meta = result.get("meta")
             for name, spelling in _USAGE:
-                told = result.get(name) or result.get(spelling)
-                if not told and meta:
-                    told = meta.get(name) or meta.get(spelling)
+                told = result.get(name, result.get(spelling))
+                if told is None and meta:
+                    told = meta.get(name, meta.get(spelling))
                 usage[name] += told or 0
     return usage
 

@@ -445,7 +445,10 @@ class _Connections:
                 "process that this one is a fork of; make a RestClient in each process",
                 kind="connect",
             )
-        headers = self._headers if key is None else {**self._headers, "Idempotency-Key": key}
+        # Its repr hides the token, from reporters that show what a failed frame held.
+        headers = httpx.Headers(self._headers)
+        if key is not None:
+            headers["Idempotency-Key"] = key
         request = httpx.Request(
             "POST",
             url,
