@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from strands.tools._tool_helpers import generate_missing_tool_result_content
 from strands.types.content import Message
 from strands.types.session import SessionAgent, SessionMessage
 
@@ -25,6 +24,7 @@ from .commit import (
 from .encoding import to_fields, to_json
 from .errors import ConflictError
 from .forks import renew_after_fork
+from .memory import answered, called, continues, mark, places, stands_in
 from .merge import merge, same
 from .offload import Queue
 from .rows import removed_messages, without_times
@@ -161,7 +161,7 @@ class AgentHolder:
         self._last_turn, self._turn = self._turn, None
 
     def _open_turn(self, message: Message) -> None:
-        answers_tools = bool(_answered(message))
+        answers_tools = bool(answered(message))
         if not self._invoked and message["role"] == "user" and not answers_tools:
             self._end_turn()
         if self._turn is None:
@@ -193,7 +193,7 @@ class AgentHolder:
             if any(one.tried and one.record.message is message for one in self._unsaved):
                 return  # it is held already, and goes out now
             latest = self._latest
-            if latest is not None and _continues(latest.record.message, message, agent.messages):
+            if latest is not None and continues(latest.record.message, message, agent.messages):
                 latest.record.message = message
                 self._rewrite(latest)
                 return
@@ -252,7 +252,7 @@ class AgentHolder:
         calls = self._known[-1] if self._known and not self._unsaved else None
         if calls is None or self._invoked or calls.turn_id in self._own_turns():
             return False
-        return _stands_in(message, calls.record.to_message())
+        return stands_in(message, calls.record.to_message())
 
     def _own_turns(self) -> set[str]:
         return {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
@@ -360,9 +360,9 @@ class AgentHolder:
 
         It can't where the agent's messages were replaced by copies that nothing marks.
         """
-        ids = {_mark(one.record.to_message()): self._after + 1 for one in self._unsaved}
-        ids |= {_mark(one.record.to_message()): one.message_id for one in self._known}
-        places = [ids.get(_mark(message)) for message in agent.messages]
+        ids = {mark(one.record.to_message()): self._after + 1 for one in self._unsaved}
+        ids |= {mark(one.record.to_message()): one.message_id for one in self._known}
+        places = [ids.get(mark(message)) for message in agent.messages]
         unknown = next((i for i, place in enumerate(places) if place is not None), len(places))
         if unknown > _PREPENDED:
             return None
@@ -425,11 +425,11 @@ class AgentHolder:
             )
 
     def _forget_what_was_removed(self, agent: Any, turn: _Turn) -> None:
-        in_memory = _marks(agent.messages)
+        in_memory = set(map(mark, agent.messages))
         self._known = [
             one
             for one in self._known
-            if one.turn_id == turn.turn_id or _mark(one.record.to_message()) in in_memory
+            if one.turn_id == turn.turn_id or mark(one.record.to_message()) in in_memory
         ]
 
     def _unfinished_turns(self, rows: Sequence[MessageRow]) -> set[str]:
@@ -438,7 +438,7 @@ class AgentHolder:
         unfinished = set()
         for turn_id, row in last.items():
             message = self._new_known(row).record.to_message()
-            if message["role"] != "assistant" or _called(message):
+            if message["role"] != "assistant" or called(message):
                 unfinished.add(turn_id)
         return unfinished
 
@@ -457,11 +457,11 @@ class AgentHolder:
 
     def _remove(self, messages: list[Message], known: _Known) -> None:
         self._known = [one for one in self._known if one is not known]
-        place = next(_places(messages, [known]), None)
+        place = next(places(messages, _messages([known])), None)
         if place is None:
             return
         calls = messages.pop(place)
-        if messages[place:] and _stands_in(messages[place], calls):
+        if messages[place:] and stands_in(messages[place], calls):
             messages.pop(place)  # the calls bring their own answers
 
     def _insert(self, messages: list[Message], known: _Known, turn: _Turn) -> None:
@@ -469,13 +469,13 @@ class AgentHolder:
         index = bisect_left(self._known, known)
         under_way = [one for one in self._known if one.turn_id == turn.turn_id]
         before = [one for one in reversed(self._known[:index]) if one not in under_way]
-        limit = min(_places(messages, under_way), default=len(messages))
-        place = next((found + 1 for found in _places(messages, before)), None)
+        limit = min(places(messages, _messages(under_way)), default=len(messages))
+        place = next((found + 1 for found in places(messages, _messages(before))), None)
         if place is None:
-            place = min(_places(messages, self._known[index:]), default=limit)
+            place = min(places(messages, _messages(self._known[index:])), default=limit)
         place, message = min(place, limit), known.record.to_message()
-        if 0 < place < len(messages) and _stands_in(messages[place], messages[place - 1]):
-            if _answered(message) & _called(messages[place - 1]):
+        if 0 < place < len(messages) and stands_in(messages[place], messages[place - 1]):
+            if answered(message) & called(messages[place - 1]):
                 messages.pop(place)
             else:
                 place += 1
@@ -497,47 +497,8 @@ def _portion(unsaved: Sequence[_Unsaved]) -> Sequence[_Unsaved]:
     return unsaved[:MAX_MESSAGES]
 
 
-def _places(messages: Sequence[Message], wanted: Iterable[_Known]) -> Iterator[int]:
-    """Give where messages stand in memory, passing over those that don't."""
-    for one in wanted:
-        mark = _mark(one.record.to_message())
-        yield from (i for i, each in enumerate(messages) if _mark(each) == mark)
-
-
-def _mark(message: Message) -> str | int:
-    """Give what a message is known by: Strands' mark, which copies keep, or its identity."""
-    tracking_id = message.get("tracking_id")
-    return tracking_id if isinstance(tracking_id, str) else id(message)
-
-
-def _marks(messages: Iterable[Message]) -> set[str | int]:
-    return {_mark(message) for message in messages}
-
-
-def _stands_in(message: Message, calls: Message) -> bool:
-    """Tell whether a message is what Strands puts where nobody has answered tool calls."""
-    called = _called(calls)
-    if not called or _answered(message) != called or len(message["content"]) != len(called):
-        return False
-    answers = sorted(message["content"], key=lambda block: block["toolResult"]["toolUseId"])
-    return answers == generate_missing_tool_result_content(sorted(called))
-
-
-def _called(message: Message) -> set[str]:
-    return {block["toolUse"]["toolUseId"] for block in message["content"] if "toolUse" in block}
-
-
-def _answered(message: Message) -> set[str]:
-    blocks = message["content"]
-    return {block["toolResult"]["toolUseId"] for block in blocks if "toolResult" in block}
-
-
-def _continues(latest: Message, message: Message, memory: Sequence[Message]) -> bool:
-    """Tell whether a message is the latest one with more content, which it has replaced."""
-    tracking_id = message.get("tracking_id")
-    if tracking_id is None or latest is message or latest.get("tracking_id") != tracking_id:
-        return False
-    return not any(one is latest for one in memory[-2:])
+def _messages(known: Iterable[_Known]) -> Iterator[Message]:
+    return (one.record.to_message() for one in known)
 
 
 def _bring_in(state: Any, had: dict[str, Any], known: dict[str, Any]) -> None:

@@ -27,7 +27,8 @@ from .errors import PerSQLError
 from .holder import AgentHolder, agent_record
 from .ids import check_id
 from .offload import Queue, in_thread
-from .repository import PerSQLSessionRepository, Seen
+from .replacing import Seen
+from .repository import PerSQLSessionRepository
 from .retry import RetryPolicy
 from .schema import Row
 from .snapshot import AgentSnapshot, SessionSnapshot

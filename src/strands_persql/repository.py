@@ -2,9 +2,8 @@
 
 import copy
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import cachetools
 from strands.session.session_repository import SessionRepository
@@ -13,10 +12,11 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 from .cache import SessionCache
 from .commit import Base, Moment, OnConflict, now
 from .databases.protocol import Database, Statement
-from .errors import AlreadyExistsError, ConflictError, NotFoundError, OutcomeUnknownError
+from .errors import AlreadyExistsError, NotFoundError
 from .forks import renew_after_fork
 from .ids import check_id, check_message_id
-from .retry import LostRaceError, RetryPolicy
+from .replacing import Replacement, Replacer, Seen, not_found
+from .retry import RetryPolicy
 from .schema import Row, Schema
 from .snapshot import MessageRow
 from .stats import Counters, Stats
@@ -26,12 +26,9 @@ from .transport import new_write_id
 if TYPE_CHECKING:
     from strands.multiagent.base import MultiAgentBase
 
-_Stored = TypeVar("_Stored", Session, SessionAgent, SessionMessage)
-_Value = TypeVar("_Value")
 
 _REMEMBERED_BYTES = 16 * 1024 * 1024  # of what callers last saw of their agents
 _REMEMBERED_MULTI_AGENTS = 4096
-_UNSETTLED = 8  # writes without an answer that are kept in mind
 
 # What an object remembers of the row that it was read from or written to.
 _SEEN = "_persql_seen"
@@ -88,8 +85,7 @@ class PerSQLSessionRepository(SessionRepository):
             raise ValueError(f"on_conflict={on_conflict!r} | must be 'merge' or 'raise'")
         self.database = database
         self.cache = cache if cache is not None else SessionCache()
-        self._on_conflict: OnConflict = on_conflict
-        self._retry = retry or RetryPolicy()
+        retry = retry or RetryPolicy()
         self._schema = Schema(table_prefix)
         self._counters = Counters()
         self.store = SessionStore(
@@ -98,10 +94,11 @@ class PerSQLSessionRepository(SessionRepository):
             self.cache,
             max_staleness,
             on_conflict,
-            self._retry,
+            retry,
             self._counters,
         )
         self._codec = self.store.codec
+        self._replacer = Replacer(self.store, on_conflict, retry)
         self.after_fork()
         renew_after_fork(self)
         self._seen_agents: cachetools.LRUCache[tuple[str, str], Base] = cachetools.LRUCache(
@@ -278,7 +275,7 @@ class PerSQLSessionRepository(SessionRepository):
         rows = self.store.write(statements, session_id, agent_id).rows
         if not rows[2]:
             self.cache.forget(session_id)
-            raise _not_found("agent", session_id, agent_id)
+            raise not_found("agent", session_id, agent_id)
         session_message.message_id = int(rows[3][0]["message_id"])
         stored = MessageRow(session_message.message_id, 1, write_id, "", row.data)
         self.store.take_in_message(session_id, agent_id, stored)
@@ -314,7 +311,7 @@ class PerSQLSessionRepository(SessionRepository):
         if seen is None:
             found = self.store.message(session_id, agent_id, message_id)
             if found is None:
-                raise _not_found(f"message {message_id} of agent", session_id, agent_id)
+                raise not_found(f"message {message_id} of agent", session_id, agent_id)
             seen = Seen(found.version, found.write_id)
 
         session_message.updated_at = now()
@@ -334,8 +331,8 @@ class PerSQLSessionRepository(SessionRepository):
         def decode(found: Any) -> SessionMessage:
             return self._read_message(session_id, agent_id, MessageRow.of(found))
 
-        stored = self._replace(
-            _Replacement(f"message {message_id} of agent", session_message, statements, decode),
+        stored = self._replacer.replace(
+            Replacement(f"message {message_id} of agent", session_message, statements, decode),
             seen,
             session_id,
             agent_id,
@@ -369,7 +366,7 @@ class PerSQLSessionRepository(SessionRepository):
             raise ValueError(f"limit={limit}, offset={offset} | must not be negative")
         rows = self.store.messages(session_id, agent_id, limit, offset)
         if rows is None:
-            raise _not_found("agent", session_id, agent_id)
+            raise not_found("agent", session_id, agent_id)
         return [self._read_message(session_id, agent_id, row) for row in rows]
 
     # -- multi-agents --------------------------------------------------------------------------
@@ -426,14 +423,14 @@ class PerSQLSessionRepository(SessionRepository):
         if seen is None:
             found = self.store.multi_agent(session_id, multi_agent_id)
             if found is None:
-                raise _not_found("multi-agent", session_id, multi_agent_id)
+                raise not_found("multi-agent", session_id, multi_agent_id)
             seen = self._remember_multi_agent(
                 session_id, multi_agent_id, Seen(found.version, found.write_id)
             )
         self.replace_multi_agent(session_id, multi_agent_id, row, seen)
 
     def replace_multi_agent(
-        self, session_id: str, multi_agent_id: str, row: Row, seen: "Seen"
+        self, session_id: str, multi_agent_id: str, row: Row, seen: Seen
     ) -> None:
         """Replace a graph's or swarm's row for a holder that keeps itself what it has seen.
 
@@ -454,11 +451,11 @@ class PerSQLSessionRepository(SessionRepository):
             return self._codec.read_multi_agent(session_id, multi_agent_id, found["data"])
 
         ours = decode({"data": row.data})
-        self._replace(
-            _Replacement("multi-agent", ours, statements, decode), seen, session_id, multi_agent_id
+        self._replacer.replace(
+            Replacement("multi-agent", ours, statements, decode), seen, session_id, multi_agent_id
         )
 
-    def _remember_multi_agent(self, session_id: str, multi_agent_id: str, seen: "Seen") -> "Seen":
+    def _remember_multi_agent(self, session_id: str, multi_agent_id: str, seen: Seen) -> Seen:
         with self._seen_lock:
             self._seen_multi_agents[session_id, multi_agent_id] = seen
         return seen
@@ -490,68 +487,6 @@ class PerSQLSessionRepository(SessionRepository):
                 **context,
             )
 
-    def _replace(
-        self,
-        replacement: "_Replacement[_Value]",
-        seen: "Seen",
-        session_id: str,
-        agent_id: str,
-        merge: Callable[[_Value], None] = lambda _: None,
-    ) -> _Value:
-        """Update a row whose version is the one that was seen, or merge and try again.
-
-        Args:
-            replacement: What to put into the row.
-            seen: What the caller has seen of the row; brought up to date.
-            session_id: The session.
-            agent_id: The agent or multi-agent.
-            merge: Takes what another writer left into what is to be stored.
-
-        Returns:
-            What is stored now.
-        """
-        what = f"{replacement.what} {agent_id!r} of session {session_id!r}"
-
-        def attempt() -> _Value:
-            write_id = new_write_id()
-            try:
-                answer = self.store.write(replacement.statements(write_id), session_id, agent_id)
-            except OutcomeUnknownError:
-                seen.unsettled = [*seen.unsettled, write_id][-_UNSETTLED:]
-                raise
-            if not answer.rows[-1]:
-                raise _not_found(replacement.what, session_id, agent_id)
-            row = answer.rows[-1][0]
-            expected, version, found = seen.version, int(row["version"]), replacement.decode(row)
-            if write_id in row["writes"]:
-                seen.version, seen.unsettled = expected + 1, []
-                return found
-            conflict = ConflictError(
-                f"another writer changed {what}: version {expected} was expected and {version}"
-                " found. Nothing of this write is stored; read it again and repeat the change",
-                expected_version=expected,
-                found_version=version,
-                ours=replacement.ours,
-                found=found,
-                session_id=session_id,
-                agent_id=agent_id,
-            )
-            is_own = version == expected + 1 and any(one in row["writes"] for one in seen.unsettled)
-            if not is_own:
-                self.store.transport.count(conflicts=1)
-                if self._on_conflict == "raise":
-                    raise conflict
-            merge(found)
-            seen.version, seen.write_id = version, str(row["write_id"])
-            raise LostRaceError(conflict)
-
-        try:
-            return self._retry.race(attempt)
-        except LostRaceError as lost:
-            raise lost.conflict from None
-        finally:
-            self.cache.forget(session_id)
-
     def _read_message(self, session_id: str, agent_id: str, row: MessageRow) -> SessionMessage:
         message = self._codec.read_message(session_id, agent_id, row)
         setattr(message, _SEEN, Seen(row.version, row.write_id))
@@ -574,40 +509,8 @@ class PerSQLSessionRepository(SessionRepository):
             return base
         found = self.store.agent(session_id, agent_id)
         if found is None:
-            raise _not_found("agent", session_id, agent_id)
+            raise not_found("agent", session_id, agent_id)
         return self.store.base_of(session_id, agent_id, found)
-
-
-@dataclass
-class Seen:
-    """What the holder of a row has last seen of it.
-
-    Attributes:
-        version: The row's version.
-        write_id: The write that created it.
-        unsettled: The holder's latest writes whose answers were lost.
-    """
-
-    version: int
-    write_id: str
-    unsettled: list[str] = field(default_factory=list)
-
-
-@dataclass
-class _Replacement(Generic[_Value]):
-    """What to put into a row.
-
-    Attributes:
-        what: Names the row in errors.
-        ours: The value, for errors.
-        statements: Gives the update of a write, and a look at the row after it.
-        decode: Gives the value of a row.
-    """
-
-    what: str
-    ours: _Value
-    statements: Callable[[str], list[Statement]]
-    decode: Callable[[Any], _Value]
 
 
 def _check_ids(session_id: Any, agent_id: Any, kind: str = "agent") -> str:
@@ -628,11 +531,3 @@ def _write_id(value: Session | SessionAgent | SessionMessage, content: str) -> s
     write_id = new_write_id()
     setattr(value, _WRITE, (what, write_id))
     return write_id
-
-
-def _not_found(what: str, session_id: str, agent_id: str) -> NotFoundError:
-    return NotFoundError(
-        f"{what} {agent_id!r} of session {session_id!r} does not exist",
-        session_id=session_id,
-        agent_id=agent_id,
-    )
