@@ -41,7 +41,7 @@ class SessionCache:
         self._lock = threading.Lock()
         # Reads under way, by session: a write marks them, so that what they bring is not kept.
         self._reads: dict[str, set[ReadTicket]] = {}
-        self._entries.clear()
+        self._drop_all()
 
     @property
     def max_bytes(self) -> int:
@@ -122,7 +122,7 @@ class SessionCache:
         with self._lock:
             for session_id in self._reads:
                 self._outdate_reads(session_id)
-            self._entries.clear()
+            self._drop_all()
 
     def count(self, name: str) -> None:
         """Count a hit or a miss."""
@@ -133,6 +133,11 @@ class SessionCache:
         # The lock is held.
         for ticket in self._reads.get(session_id, ()):
             ticket.outdated = True
+
+    def _drop_all(self) -> None:
+        # Not by clear(), which in older versions of cachetools evicts one after the other.
+        for session_id in [*self._entries]:
+            del self._entries[session_id]
 
     def _keep(self, session_id: str, entry: SessionSnapshot) -> None:
         # The lock is held. The older entry must not count while room is made for the newer one.
