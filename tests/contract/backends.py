@@ -1,5 +1,6 @@
 """The databases that the contract is held to, and access behind the library's back."""
 
+import importlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -166,6 +167,13 @@ def sdk(folder: Path) -> Iterator[Backend]:
     finally:
         for handle in opened:
             handle.close()
+
+
+@contextmanager
+def persql() -> Iterator[Backend]:
+    """A handle of the persql SDK, in its local mode."""
+    sdk = importlib.import_module("persql")
+    yield Backend(sdk.PerSQL(local=":memory:").database("acme/contract"))
 
 
 @contextmanager

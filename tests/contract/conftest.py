@@ -1,6 +1,7 @@
 """The contract holds for every one of these."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,11 @@ from tests.contract import backends
 from tests.contract.backends import Backend
 from tests.engine.engine import Engine
 
+# The persql SDK itself is one more, wherever it is installed.
+KINDS = ["memory", "file", "sdk", "http", *(["persql"] if find_spec("persql") else [])]
 
-@pytest.fixture(params=["memory", "file", "sdk", "http"])
+
+@pytest.fixture(params=KINDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """An empty database of each kind."""
     folder: Path = request.getfixturevalue("tmp_path")
@@ -21,6 +25,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
         opened = backends.memory()
     elif request.param == "file":
         opened = backends.file(folder)
+    elif request.param == "persql":
+        opened = backends.persql()
     else:
         opened = backends.sdk(folder)
     with opened as backend:
