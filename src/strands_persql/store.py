@@ -65,12 +65,12 @@ class SessionStore:
         self._max_staleness = max_staleness
         self.on_conflict = on_conflict
         self._committer = Committer(self.transport, schema, self.codec, on_conflict, retry)
-        # Writers of one agent in this process take turns: racing each other would be a waste.
         self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """Forget the writers of the parent process."""
+        # Writers of one agent in this process take turns: racing each other would be a waste.
         self._turnstiles: weakref.WeakValueDictionary[tuple[str, str], _Turnstile] = (
             weakref.WeakValueDictionary()
         )
