@@ -362,11 +362,11 @@ class AgentHolder:
         """
         ids = {mark(one.record.to_message()): self._after + 1 for one in self._unsaved}
         ids |= {mark(one.record.to_message()): one.message_id for one in self._known}
-        places = [ids.get(mark(message)) for message in agent.messages]
-        unknown = next((i for i, place in enumerate(places) if place is not None), len(places))
+        found = [ids.get(mark(message)) for message in agent.messages]
+        unknown = next((i for i, one in enumerate(found) if one is not None), len(found))
         if unknown > _PREPENDED:
             return None
-        return min((place for place in places if place is not None), default=self._after + 1)
+        return min((one for one in found if one is not None), default=self._after + 1)
 
     def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
         if len(outcome.ids) > len(pending):  # the turn has moved behind another writer's
@@ -468,7 +468,7 @@ class AgentHolder:
         """Put a message where it stands in the database, but before the turn under way."""
         index = bisect_left(self._known, known)
         under_way = [one for one in self._known if one.turn_id == turn.turn_id]
-        before = [one for one in reversed(self._known[:index]) if one not in under_way]
+        before = [one for one in reversed(self._known[:index]) if one.turn_id != turn.turn_id]
         limit = min(places(messages, _messages(under_way)), default=len(messages))
         place = next((found + 1 for found in places(messages, _messages(before))), None)
         if place is None:

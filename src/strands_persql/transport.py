@@ -26,7 +26,6 @@ from .stats import Counters
 
 logger = logging.getLogger(__name__)
 
-MAX_STATEMENTS = 100
 DEFAULT_MAX_ROW_BYTES = 2_000_000
 
 Rows = list[Mapping[str, Any]]
