@@ -14,7 +14,7 @@ from strands.agent.conversation_manager import NullConversationManager
 
 from strands_persql import PerSQLSessionManager
 from strands_persql.errors import ConflictError, UnavailableError
-from strands_persql.offload import MAX_THREADS, Queue
+from strands_persql.runtime.threads import MAX_THREADS, Queue
 from strands_persql.testing import CountingDatabase, Fault, FaultyDatabase, Reply, ToolCall
 from tests.contract import backends
 from tests.contract.backends import NEVER, Backend

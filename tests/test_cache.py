@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from strands_persql import SessionCache
-from strands_persql.snapshot import SessionSnapshot
+from strands_persql.persistence.cached import SessionSnapshot
 
 
 def snapshot(data: str = "{}", size: int = 0) -> SessionSnapshot:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from strands_persql.merge import merge, same
+from strands_persql.persistence.merge import merge, same
 
 CASES: dict[str, tuple[Any, Any, Any, Any, list[str]]] = {
     "both add": ({}, {"a": 1}, {"b": 2}, {"a": 1, "b": 2}, []),

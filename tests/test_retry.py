@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from strands_persql import RetryPolicy
-from strands_persql.retry import Cause, LostRaceError, classify
+from strands_persql.gateway.retry import Cause, LostRaceError, classify
 
 
 class SdkError(Exception):

@@ -4,7 +4,7 @@ import pytest
 from strands import Agent
 
 from strands_persql import LocalDatabase, PerSQLSessionManager, PerSQLSessionRepository
-from strands_persql.schema import Schema
+from strands_persql.tables.schema import Schema
 from strands_persql.testing import CountingDatabase, ScriptedModel, ToolCall
 
 

@@ -21,10 +21,9 @@ from strands_persql import (
     RestClient,
     RetryPolicy,
     SessionCache,
-    cache,
-    store,
 )
 from strands_persql.errors import PerSQLError
+from strands_persql.persistence import cache, store
 from strands_persql.testing import Fault, FaultyDatabase
 from tests.contract.helpers import said, session, session_agent, session_message, user
 from tests.engine.engine import Engine

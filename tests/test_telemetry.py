@@ -21,9 +21,9 @@ from strands_persql import (
     RetryPolicy,
     SessionCache,
     Stats,
-    telemetry,
 )
 from strands_persql.errors import PerSQLError
+from strands_persql.gateway import telemetry
 from strands_persql.testing import FaultyDatabase, ToolCall
 from tests.contract import backends
 from tests.contract.backends import FAST, NEVER, Backend

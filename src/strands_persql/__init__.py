@@ -1,6 +1,11 @@
 """Sessions of Strands agents in PerSQL, a hosted SQLite database, or in an SQLite file."""
 
-from .cache import SessionCache
+from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.stats import Stats
+from strands_persql.persistence.cache import SessionCache
+from strands_persql.sessions.manager import PerSQLSessionManager
+from strands_persql.sessions.repository import PerSQLSessionRepository
+
 from .databases import Database, LocalDatabase, RestClient, RestDatabase, RestError
 from .errors import (
     AccessDeniedError,
@@ -18,10 +23,6 @@ from .errors import (
     TooLargeError,
     UnavailableError,
 )
-from .manager import PerSQLSessionManager
-from .repository import PerSQLSessionRepository
-from .retry import RetryPolicy
-from .stats import Stats
 
 __all__ = [
     "AccessDeniedError",

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 
-from strands_persql.encoding import from_fields, from_json, to_fields, to_json
 from strands_persql.errors import InvalidDataError
+from strands_persql.tables.encoding import from_fields, from_json, to_fields, to_json
 
 values = st.recursive(
     st.none()

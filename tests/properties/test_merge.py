@@ -7,7 +7,7 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given
 
-from strands_persql.merge import merge, same
+from strands_persql.persistence.merge import merge, same
 
 scalars = (
     st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-1, 1) | st.text("ab", max_size=2)

@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, fields, replace
 
-from .forks import renew_after_fork
+from strands_persql.runtime.forks import renew_after_fork
 
 
 @dataclass(frozen=True)

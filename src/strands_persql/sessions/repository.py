@@ -9,19 +9,19 @@ import cachetools
 from strands.session.session_repository import SessionRepository
 from strands.types.session import Session, SessionAgent, SessionMessage
 
-from .cache import SessionCache
-from .commit import Base, Moment, OnConflict, now
-from .databases.protocol import Database, Statement
-from .errors import AlreadyExistsError, NotFoundError
-from .forks import renew_after_fork
-from .ids import check_id, check_message_id
-from .replacing import Replacement, Replacer, Seen, not_found
-from .retry import RetryPolicy
-from .schema import Row, Schema
-from .snapshot import MessageRow
-from .stats import Counters, Stats
-from .store import SessionStore
-from .transport import new_write_id
+from strands_persql.databases.protocol import Database, Statement
+from strands_persql.errors import AlreadyExistsError, NotFoundError
+from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.stats import Counters, Stats
+from strands_persql.gateway.transport import new_write_id
+from strands_persql.persistence.cache import SessionCache
+from strands_persql.persistence.cached import MessageRow
+from strands_persql.persistence.committer import Base, Moment, OnConflict, now
+from strands_persql.persistence.compare_and_swap import Replacement, Replacer, Seen, not_found
+from strands_persql.persistence.store import SessionStore
+from strands_persql.runtime.forks import renew_after_fork
+from strands_persql.runtime.ids import check_id, check_message_id
+from strands_persql.tables.schema import Row, Schema
 
 if TYPE_CHECKING:
     from strands.multiagent.base import MultiAgentBase

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from strands.types.session import Session, SessionAgent, SessionMessage
 
-from .encoding import from_fields, from_json, to_fields, to_json
-from .errors import TooLargeError
-from .schema import Row, Schema
-from .snapshot import MessageRow
+from strands_persql.errors import TooLargeError
+from strands_persql.persistence.cached import MessageRow
+from strands_persql.tables.encoding import from_fields, from_json, to_fields, to_json
+from strands_persql.tables.schema import Row, Schema
 
 if TYPE_CHECKING:
     from strands.multiagent.base import MultiAgentBase

@@ -10,7 +10,10 @@ from typing import Any
 from strands.types.content import Message
 from strands.types.session import SessionAgent, SessionMessage
 
-from .commit import (
+from strands_persql.errors import ConflictError
+from strands_persql.gateway.transport import new_write_id
+from strands_persql.persistence.cached import AgentSnapshot, MessageRow
+from strands_persql.persistence.committer import (
     MAX_BYTES,
     MAX_MESSAGES,
     MAX_REWRITES,
@@ -21,17 +24,14 @@ from .commit import (
     Rewrite,
     now,
 )
-from .encoding import to_fields, to_json
-from .errors import ConflictError
-from .forks import renew_after_fork
-from .memory import answered, called, continues, mark, places, stands_in
-from .merge import merge, same
-from .offload import Queue
-from .rows import removed_messages, without_times
-from .schema import Row
-from .snapshot import AgentSnapshot, MessageRow
-from .store import SessionStore
-from .transport import new_write_id
+from strands_persql.persistence.merge import merge, same
+from strands_persql.persistence.store import SessionStore
+from strands_persql.runtime.forks import renew_after_fork
+from strands_persql.runtime.threads import Queue
+from strands_persql.sessions.tool_calls import answered, called, continues, mark, places, stands_in
+from strands_persql.tables.codec import removed_messages, without_times
+from strands_persql.tables.encoding import to_fields, to_json
+from strands_persql.tables.schema import Row
 
 logger = logging.getLogger(__name__)
 

@@ -9,23 +9,31 @@ from typing import Any
 
 from strands.types.session import Session, SessionAgent
 
-from .cache import SessionCache
-from .commit import Base, Committer, Found, Moment, NewMessage, OnConflict, Outcome
-from .databases.protocol import Database, Statement
-from .errors import NotFoundError
-from .forks import renew_after_fork
-from .ids import check_id
-from .retry import RetryPolicy
-from .rows import RowCodec
-from .schema import Row, Schema
-from .snapshot import (
+from strands_persql.databases.protocol import Database, Statement
+from strands_persql.errors import NotFoundError
+from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.stats import Counters
+from strands_persql.gateway.transport import Answer, Rows, Transport, new_write_id
+from strands_persql.persistence.cache import SessionCache
+from strands_persql.persistence.cached import (
     AgentSnapshot,
     MessageRow,
     MultiAgentSnapshot,
     SessionSnapshot,
 )
-from .stats import Counters
-from .transport import Answer, Rows, Transport, new_write_id
+from strands_persql.persistence.committer import (
+    Base,
+    Committer,
+    Found,
+    Moment,
+    NewMessage,
+    OnConflict,
+    Outcome,
+)
+from strands_persql.runtime.forks import renew_after_fork
+from strands_persql.runtime.ids import check_id
+from strands_persql.tables.codec import RowCodec
+from strands_persql.tables.schema import Row, Schema
 
 AGENTS_PER_OPEN = 50
 """Agents that opening a session reads; others are read when they are asked for."""

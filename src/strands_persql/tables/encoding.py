@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from strands.types.session import Session, SessionAgent, SessionMessage, decode_bytes_values
 
-from .errors import CorruptRowError, InvalidDataError
+from strands_persql.errors import CorruptRowError, InvalidDataError
 
 _Stored = TypeVar("_Stored", Session, SessionAgent, SessionMessage)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from .commit import OnConflict
-from .databases.protocol import Statement
-from .errors import ConflictError, NotFoundError, OutcomeUnknownError
-from .retry import LostRaceError, RetryPolicy
-from .store import SessionStore
-from .transport import new_write_id
+from strands_persql.databases.protocol import Statement
+from strands_persql.errors import ConflictError, NotFoundError, OutcomeUnknownError
+from strands_persql.gateway.retry import LostRaceError, RetryPolicy
+from strands_persql.gateway.transport import new_write_id
+from strands_persql.persistence.committer import OnConflict
+from strands_persql.persistence.store import SessionStore
 
 Value = TypeVar("Value")
 

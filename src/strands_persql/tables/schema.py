@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .databases.protocol import Statement, Value
+from strands_persql.databases.protocol import Statement, Value
 
 WRITES_KEPT = 60
 """Writers whose latest write a row remembers, to recognize their retries."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from .forks import renew_after_fork
+from strands_persql.runtime.forks import renew_after_fork
 
 _T = TypeVar("_T")
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal, TypeAlias
 
-from .databases.protocol import Statement, Value
-from .errors import ConflictError, NotFoundError, OutcomeUnknownError
-from .merge import merge, same
-from .retry import LostRaceError, RetryPolicy
-from .rows import RowCodec, removed_messages
-from .schema import WRITE_ID_LENGTH, WRITES_KEPT, Row, Schema, Window
-from .snapshot import MessageRow
-from .transport import Transport, new_write_id
+from strands_persql.databases.protocol import Statement, Value
+from strands_persql.errors import ConflictError, NotFoundError, OutcomeUnknownError
+from strands_persql.gateway.retry import LostRaceError, RetryPolicy
+from strands_persql.gateway.transport import Transport, new_write_id
+from strands_persql.persistence.cached import MessageRow
+from strands_persql.persistence.merge import merge, same
+from strands_persql.tables.codec import RowCodec, removed_messages
+from strands_persql.tables.schema import WRITE_ID_LENGTH, WRITES_KEPT, Row, Schema, Window
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import telemetry
-from .databases.protocol import Database, Statement
-from .errors import (
+from strands_persql.databases.protocol import Database, Statement
+from strands_persql.errors import (
     AccessDeniedError,
     DatabaseError,
     DatabaseOpenError,
@@ -20,9 +19,10 @@ from .errors import (
     StatementError,
     UnavailableError,
 )
-from .retry import Cause, Failure, RetryPolicy, classify
-from .schema import WRITE_ID_LENGTH, Schema
-from .stats import Counters
+from strands_persql.gateway import telemetry
+from strands_persql.gateway.retry import Cause, Failure, RetryPolicy, classify
+from strands_persql.gateway.stats import Counters
+from strands_persql.tables.schema import WRITE_ID_LENGTH, Schema
 
 logger = logging.getLogger(__name__)
 

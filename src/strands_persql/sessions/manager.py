@@ -20,19 +20,19 @@ from strands.types.content import Message
 from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionMessage, SessionType
 
-from .commit import MAX_MESSAGES, NewMessage, OnConflict, now
-from .databases.protocol import Database
-from .databases.rest import RestClient
-from .errors import PerSQLError
-from .holder import AgentHolder, agent_record
-from .ids import check_id
-from .offload import Queue, in_thread
-from .replacing import Seen
-from .repository import PerSQLSessionRepository
-from .retry import RetryPolicy
-from .schema import Row
-from .snapshot import AgentSnapshot, SessionSnapshot
-from .transport import new_write_id
+from strands_persql.databases.protocol import Database
+from strands_persql.databases.rest import RestClient
+from strands_persql.errors import PerSQLError
+from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.transport import new_write_id
+from strands_persql.persistence.cached import AgentSnapshot, SessionSnapshot
+from strands_persql.persistence.committer import MAX_MESSAGES, NewMessage, OnConflict, now
+from strands_persql.persistence.compare_and_swap import Seen
+from strands_persql.runtime.ids import check_id
+from strands_persql.runtime.threads import Queue, in_thread
+from strands_persql.sessions.repository import PerSQLSessionRepository
+from strands_persql.sessions.unit_of_work import AgentHolder, agent_record
+from strands_persql.tables.schema import Row
 
 _Self = TypeVar("_Self", bound="PerSQLSessionManager")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import cachetools
 
-from . import telemetry
-from .forks import renew_after_fork
-from .snapshot import SessionSnapshot
-from .stats import Counters
+from strands_persql.gateway import telemetry
+from strands_persql.gateway.stats import Counters
+from strands_persql.persistence.cached import SessionSnapshot
+from strands_persql.runtime.forks import renew_after_fork
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """Room for a few hundred sessions of some hundred messages each, and small beside a Python

@@ -1,0 +1,1 @@
+"""One round trip to the database: sent, retried, counted and traced."""

@@ -1,0 +1,1 @@
+"""The cache, and optimistic writes with their conflicts."""

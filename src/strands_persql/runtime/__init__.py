@@ -1,0 +1,1 @@
+"""Processes, threads, ids and clocks: what every other room stands on."""

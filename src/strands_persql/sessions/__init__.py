@@ -1,0 +1,1 @@
+"""What Strands calls: the session manager and the repository."""

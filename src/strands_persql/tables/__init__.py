@@ -1,0 +1,1 @@
+"""The tables, the SQL on them, and their rows' encoding."""
