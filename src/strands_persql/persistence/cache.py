@@ -1,7 +1,9 @@
-"""A bounded LRU of what the database holds, by session; never of what it doesn't hold."""
+"""A bounded LRU of what databases hold, by session; never of what they don't hold."""
 
+import itertools
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -9,19 +11,22 @@ import cachetools
 
 from strands_persql.gateway import telemetry
 from strands_persql.gateway.stats import Counters
-from strands_persql.persistence.cached import SessionSnapshot
+from strands_persql.persistence.cached import CachedSession
 from strands_persql.runtime.forks import renew_after_fork
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """Room for a few hundred sessions of some hundred messages each, and small beside a Python
 process that runs agents."""
 
+_Key = tuple[int, str]  # the partition's number and the session
+
 
 class SessionCache:
-    """Sessions in memory, for all managers of one repository.
+    """Memory for sessions, for any number of repositories: one limit holds for all of them.
 
-    Entries are immutable values, so nobody can change them from outside. The lock is held for
-    look-ups and replacements alone, never while the database is asked.
+    Each database and table prefix has a part of its own, so that one tenant's sessions never
+    answer for another's. Entries are immutable values, so nobody can change them from outside.
+    The lock is held for look-ups and replacements alone, never while a database is asked.
 
     Args:
         max_bytes: The most that the entries may take together; 0 for no cache.
@@ -31,17 +36,21 @@ class SessionCache:
         """Start empty."""
         if max_bytes < 0:
             raise ValueError(f"max_bytes={max_bytes} | must not be negative")
-        self.counters = Counters()
+        self._numbers = itertools.count()
+        self._partitions: weakref.WeakValueDictionary[tuple[int, str], CachePartition] = (
+            weakref.WeakValueDictionary()
+        )
         self._entries = _CountingLRU(max_bytes, self._count_eviction)
+        self._evicted = Counters()
         self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
-        """Forget the reads of the parent's threads, and what they may have left half done."""
-        self._lock = threading.Lock()
-        # Reads under way, by session: a write marks them, so that what they bring is not kept.
-        self._reads: dict[str, set[ReadTicket]] = {}
-        self._drop_all()
+        """Forget what the parent's threads may have left half done."""
+        self._entries.lock = threading.Lock()
+        # Not by clear(), which in older versions of cachetools evicts one after the other.
+        for key in [*self._entries]:
+            del self._entries[key]
 
     @property
     def max_bytes(self) -> int:
@@ -53,100 +62,174 @@ class SessionCache:
         """What the entries take now."""
         return int(self._entries.currsize)
 
-    def get(self, session_id: str) -> SessionSnapshot | None:
-        """Give a session as it was last seen, or None."""
-        with self._lock:
-            return self._entries.get(session_id)
+    @property
+    def evictions(self) -> int:
+        """How many sessions were dropped to stay within the limit."""
+        return int(self._evicted.read().evictions)
+
+    def clear(self) -> None:
+        """Drop everything."""
+        for partition in list(self._partitions.values()):
+            partition.clear()
+
+    def _partition(
+        self, database: object, prefix: str, clock: Callable[[], float]
+    ) -> "CachePartition":
+        """Return the part of a database and prefix, the same for all who use both."""
+        with self._entries.lock:
+            known = self._partitions.get((id(database), prefix))
+            if known is not None and known.clock is clock:
+                return known
+            number = next(self._numbers)
+            made = CachePartition(number, database, clock, self._entries)
+            self._partitions[id(database), prefix] = made
+        weakref.finalize(made, self._drop, number).atexit = False
+        return made
+
+    def _drop(self, number: int) -> None:
+        # May run wherever garbage is collected, this lock held: others' look-ups come first then.
+        if self._entries.lock.acquire(blocking=False):
+            try:
+                for key in [key for key in self._entries if key[0] == number]:
+                    del self._entries[key]
+            finally:
+                self._entries.lock.release()
+
+    def _count_eviction(self) -> None:
+        self._evicted.add(evictions=1)
+        telemetry.count("evictions")
+
+
+def partition(
+    cache: SessionCache, database: object, prefix: str, clock: Callable[[], float] = time.monotonic
+) -> "CachePartition":
+    """Return the part of a cache that belongs to a database and table prefix."""
+    return cache._partition(database, prefix, clock)  # noqa: SLF001 - this module's own
+
+
+class CachePartition:
+    """The sessions of one database and table prefix in a cache.
+
+    Args:
+        number: Tells it apart from other parts.
+        database: The database; held, so that no other one is taken for it.
+        clock: The time in seconds.
+        entries: All entries of the cache, and their lock.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        database: object,
+        clock: Callable[[], float],
+        entries: "_CountingLRU",
+    ) -> None:
+        """Start empty."""
+        self.clock = clock
+        self.counters = Counters()
+        self._number = number
+        self._database = database
+        self._entries = entries
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the reads of the parent's threads."""
+        # Reads under way, by session: a write marks them, so that what they bring is not kept.
+        self._reads: dict[str, set[ReadTicket]] = {}
+
+    def get(self, session_id: str) -> CachedSession | None:
+        """Return a session as it was last seen, or None."""
+        with self._entries.lock:
+            return self._entries.get((self._number, session_id))
 
     def begin_read(self, session_id: str) -> "ReadTicket":
         """Announce that the database is about to be asked for a session."""
-        ticket = ReadTicket(session_id)
-        with self._lock:
+        ticket = ReadTicket(session_id, self.clock())
+        with self._entries.lock:
             self._reads.setdefault(session_id, set()).add(ticket)
         return ticket
 
     def end_read(
-        self, ticket: "ReadTicket", found: SessionSnapshot | None, *, wrote: bool = False
+        self, ticket: "ReadTicket", found: CachedSession | None, *, wrote: bool = False
     ) -> None:
         """Keep what a read has found, unless a write has come between.
 
         Args:
-            ticket: What `begin_read` gave.
+            ticket: What `begin_read` returned.
             found: The session, or None if the read failed or there is none.
             wrote: Whether the request has written too, so that other reads are outdated by it.
         """
-        with self._lock:
-            reads = self._reads[ticket.session_id]
-            reads.discard(ticket)
-            if not reads:
-                del self._reads[ticket.session_id]
-            if ticket.outdated:
+        key = (self._number, ticket.session_id)
+        with self._entries.lock:
+            self._end(ticket)
+            kept = self._entries.get(key)
+            if ticket.is_outdated:
                 # What is kept may lack other writers' changes that this read has seen.
-                kept = self._entries.get(ticket.session_id)
                 if kept is not None and kept.checked_at < ticket.began_at:
-                    del self._entries[ticket.session_id]
+                    del self._entries[key]
                 return
             if wrote:
                 self._outdate_reads(ticket.session_id)
-            kept = self._entries.get(ticket.session_id)
             if found is None:
-                self._entries.pop(ticket.session_id, None)
+                self._entries.pop(key, None)
             elif kept is None or kept.checked_at <= found.checked_at:
-                self._keep(ticket.session_id, found)
+                self._keep(key, found)
 
     def written(
-        self, session_id: str, change: Callable[[SessionSnapshot], SessionSnapshot | None]
+        self, session_id: str, change: Callable[[CachedSession], CachedSession | None]
     ) -> None:
-        """Take in a write that the database has acknowledged.
+        """Bring a session up to date after a write that the database has acknowledged.
 
         Args:
             session_id: The session.
-            change: Gives the session as it is now, or None where that isn't sure; called with
+            change: Returns the session as it is now, or None where that isn't sure; called with
                 the lock held, if the session is cached.
         """
-        with self._lock:
+        key = (self._number, session_id)
+        with self._entries.lock:
             self._outdate_reads(session_id)
-            entry = self._entries.get(session_id)
+            entry = self._entries.get(key)
             changed = None if entry is None else change(entry)
             if changed is None:
-                self._entries.pop(session_id, None)
+                self._entries.pop(key, None)
             elif changed is not entry:
-                self._keep(session_id, changed)
+                self._keep(key, changed)
 
     def forget(self, session_id: str) -> None:
         """Drop a session of which something is unsure."""
         self.written(session_id, lambda _: None)
 
     def clear(self) -> None:
-        """Drop everything."""
-        with self._lock:
+        """Drop all sessions of this database and prefix."""
+        with self._entries.lock:
             for session_id in self._reads:
                 self._outdate_reads(session_id)
-            self._drop_all()
+            for key in [key for key in self._entries if key[0] == self._number]:
+                del self._entries[key]
 
     def count(self, name: str) -> None:
         """Count a hit or a miss."""
         self.counters.add(**{name: 1})
         telemetry.count(name)
 
+    def _end(self, ticket: "ReadTicket") -> None:
+        # The lock is held.
+        reads = self._reads.get(ticket.session_id, set())
+        reads.discard(ticket)
+        if not reads:
+            self._reads.pop(ticket.session_id, None)
+
     def _outdate_reads(self, session_id: str) -> None:
         # The lock is held.
         for ticket in self._reads.get(session_id, ()):
-            ticket.outdated = True
+            ticket.is_outdated = True
 
-    def _drop_all(self) -> None:
-        # Not by clear(), which in older versions of cachetools evicts one after the other.
-        for session_id in [*self._entries]:
-            del self._entries[session_id]
-
-    def _keep(self, session_id: str, entry: SessionSnapshot) -> None:
+    def _keep(self, key: _Key, entry: CachedSession) -> None:
         # The lock is held. The older entry must not count while room is made for the newer one.
-        self._entries.pop(session_id, None)
+        self._entries.pop(key, None)
         if entry.size <= self._entries.maxsize:
-            self._entries[session_id] = entry
-
-    def _count_eviction(self) -> None:
-        self.count("evictions")
+            self._entries[key] = entry
 
 
 class ReadTicket:
@@ -154,20 +237,21 @@ class ReadTicket:
 
     Attributes:
         session_id: The session that is being read.
-        began_at: When, in seconds of the monotonic clock.
-        outdated: Whether a write has come between.
+        began_at: When, in seconds of the clock.
+        is_outdated: Whether a write has come between.
     """
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, began_at: float) -> None:
         """Begin."""
         self.session_id = session_id
-        self.began_at = time.monotonic()
-        self.outdated = False
+        self.began_at = began_at
+        self.is_outdated = False
 
 
-class _CountingLRU(cachetools.LRUCache[str, SessionSnapshot]):
+class _CountingLRU(cachetools.LRUCache[_Key, CachedSession]):
     def __init__(self, max_bytes: int, evicted: Callable[[], None]) -> None:
         super().__init__(max_bytes, getsizeof=lambda entry: entry.size)
+        self.lock = threading.Lock()
         self._evicted = evicted
 
     def popitem(self) -> Any:

@@ -5,26 +5,42 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
+
+from strands_persql.persistence.view import View
 
 _ROW_OVERHEAD = 256  # a row object, its other strings and its place in a list, in bytes
 
 
-@dataclass(frozen=True)
-class MessageRow:
-    """A message as it is stored."""
+class StoredMessage(NamedTuple):
+    """A message's row.
+
+    Attributes:
+        message_id: Its place in the history.
+        version: Grows by one with each update.
+        write_id: The write that stored it, or nothing for rows of 0.1.
+        turn: The turn that it belongs to, or nothing where it was stored on its own.
+        claim: The write that went on with its turn from here, or nothing.
+        data: Its JSON.
+    """
 
     message_id: int
     version: int
     write_id: str
     turn: str
+    claim: str
     data: str
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "MessageRow":
-        """Take a row of the database."""
+    def of(cls, row: Mapping[str, Any]) -> "StoredMessage":
+        """Return a message as it was read."""
         return cls(
-            int(row["message_id"]), int(row["version"]), row["write_id"], row["turn"], row["data"]
+            int(row["message_id"]),
+            int(row["version"]),
+            row["write_id"],
+            row["turn"],
+            row["claim"],
+            row["data"],
         )
 
     @property
@@ -33,134 +49,160 @@ class MessageRow:
         return sys.getsizeof(self.data) + _ROW_OVERHEAD
 
 
-class Window(Sequence[MessageRow]):
-    """Messages in order; appending shares the older ones with the window before."""
+class StoredMessages(Sequence[StoredMessage]):
+    """Messages in order; appending and trimming share them with the sequence before."""
 
-    __slots__ = ("_count", "_rows", "size")
+    __slots__ = ("_first", "_last", "_rows", "size")
 
-    def __init__(self, rows: Iterable[MessageRow] = ()) -> None:
+    def __init__(self, rows: Iterable[StoredMessage] = ()) -> None:
         """Take rows in the order of their ids."""
         self._rows = list(rows)
-        self._count = len(self._rows)
+        self._first, self._last = 0, len(self._rows)
         self.size = sum(row.size for row in self._rows)
 
     def __len__(self) -> int:
-        """Count the messages."""
-        return self._count
+        """Return the number of messages."""
+        return self._last - self._first
 
     def __getitem__(self, index: Any) -> Any:
-        """Give a message, or a list of them for a slice."""
-        if isinstance(index, slice):
-            return self._rows[: self._count][index]
-        return self._rows[range(self._count)[index]]
+        """Return a message, or a list of them for a slice."""
+        places = range(self._first, self._last)[index]
+        if isinstance(places, range):
+            return [self._rows[place] for place in places]
+        return self._rows[places]
 
-    def __iter__(self) -> Iterator[MessageRow]:
+    def __iter__(self) -> Iterator[StoredMessage]:
         """Go through the messages."""
-        return iter(self._rows[: self._count])
+        return iter(self._rows[self._first : self._last])
 
-    def appended(self, rows: Sequence[MessageRow]) -> "Window":
-        """Give a window with more messages at its end; for one thread at a time.
+    def appended(self, rows: Sequence[StoredMessage]) -> "StoredMessages":
+        """Return a sequence with more messages at its end; for one thread at a time.
 
         The messages before them aren't copied, so that an append costs the same however many.
         """
-        shared = self._rows
-        if len(shared) != self._count:  # another window has gone on from here
-            shared = shared[: self._count]
+        shared, first = self._rows, self._first
+        if len(shared) != self._last:  # another sequence has gone on from here
+            shared, first = shared[first : self._last], 0
         shared.extend(rows)
-        longer = Window()
-        longer._rows, longer._count = shared, len(shared)
-        longer.size = self.size + sum(row.size for row in rows)
-        return longer
+        return self._part(shared, first, len(shared), self.size + sum(row.size for row in rows))
 
-    def find(self, message_id: int) -> MessageRow | None:
-        """Give the message of an id, or None."""
-        index = bisect_left(self._rows, message_id, hi=self._count, key=lambda row: row.message_id)
-        if index < self._count and self._rows[index].message_id == message_id:
-            return self._rows[index]
+    def since(self, message_id: int) -> "StoredMessages":
+        """Return the part from a message id on."""
+        first = self._place(message_id)
+        dropped = self._rows[self._first : first]
+        if not dropped:
+            return self
+        size = self.size - sum(row.size for row in dropped)
+        if first > len(self._rows) // 2:  # don't keep alive more than is in use
+            return self._part(self._rows[first : self._last], 0, self._last - first, size)
+        return self._part(self._rows, first, self._last, size)
+
+    def within(self, view: View) -> "StoredMessages":
+        """Return the part that an agent works with."""
+        if view.is_plain:
+            return self.since(view.start)
+        return StoredMessages(row for row in self if row.message_id in view)
+
+    def find(self, message_id: int) -> StoredMessage | None:
+        """Return the message of an id, or None."""
+        place = self._place(message_id)
+        if place < self._last and self._rows[place].message_id == message_id:
+            return self._rows[place]
         return None
 
-    def since(self, message_id: int) -> "Window":
-        """Give the part from a message id on."""
-        if not self or self[0].message_id >= message_id:
-            return self
-        return Window(row for row in self if row.message_id >= message_id)
+    def _place(self, message_id: int) -> int:
+        return bisect_left(
+            self._rows, message_id, self._first, self._last, key=lambda row: row.message_id
+        )
+
+    @staticmethod
+    def _part(rows: list[StoredMessage], first: int, last: int, size: int) -> "StoredMessages":
+        part = StoredMessages()
+        part._rows, part._first, part._last, part.size = rows, first, last, size
+        return part
 
 
 @dataclass(frozen=True)
-class AgentSnapshot:
-    """An agent's row and the messages of its window.
+class CachedAgent:
+    """An agent's row and the messages that it works with.
 
     Attributes:
         version: The row's version.
-        write_id: The write that created the row.
-        epoch: Grows when messages already stored change or move.
-        window_start: The id from which on the agent still works with its messages.
+        origin: The write that created the row: another one means another agent of that name.
+        history_version: Grows when messages already stored change or move.
+        view: What the agent works with.
+        is_counted: Whether the view's start was counted out, for the row has none.
         data: The row's JSON.
-        window: The messages from ``window_start`` on.
+        messages: The messages in the view.
     """
 
     version: int
-    write_id: str
-    epoch: int
-    window_start: int
+    origin: str
+    history_version: int
+    view: View
+    is_counted: bool
     data: str
-    window: Window = field(default_factory=Window)
+    messages: StoredMessages = field(default_factory=StoredMessages)
 
     @classmethod
-    def of(cls, row: Mapping[str, Any], known_data: str = "{}") -> "AgentSnapshot":
-        """Take a row of the database, whose ``data`` may be left out where it is known."""
-        data = row["data"]
+    def of(cls, row: Mapping[str, Any], known_data: str = "{}") -> "CachedAgent":
+        """Return an agent as it was read, its ``data`` left out where it is known."""
         return cls(
             int(row["version"]),
             row["write_id"],
             int(row["epoch"]),
-            int(row["window_start"]),
-            known_data if data is None else data,
+            View.of(row["view"], int(row["window_start"])),
+            bool(row["counted"]),
+            known_data if row["data"] is None else row["data"],
         )
 
     @property
-    def next_id(self) -> int:
-        """The id after the last message known."""
-        return self.window[-1].message_id + 1 if self.window else self.window_start
+    def last_id(self) -> int:
+        """The highest message id that is known to be taken, or one below the view's start."""
+        last: int = self.messages[-1].message_id if self.messages else -1
+        return max(last, self.view.start - 1)
 
     @property
     def size(self) -> int:
         """Its size in memory, in bytes."""
-        return sys.getsizeof(self.data) + _ROW_OVERHEAD + self.window.size
+        head = sum(sys.getsizeof(segment) for segment in self.view.head)
+        return sys.getsizeof(self.data) + _ROW_OVERHEAD + self.messages.size + head
 
     def known(self) -> dict[str, Any]:
-        """Say what is known, for the database to leave out."""
+        """Return what is known, for the database to leave out."""
         return {
             "version": self.version,
-            "write_id": self.write_id,
-            "epoch": self.epoch,
-            "start": self.window_start,
-            "next": self.next_id,
+            "write_id": self.origin,
+            "epoch": self.history_version,
+            "view": self.view.json,
+            "start": self.view.start,
+            "next": self.last_id + 1,
         }
 
-    def refreshed(self, row: Mapping[str, Any], messages: Sequence[MessageRow]) -> "AgentSnapshot":
-        """Take in what the database has answered to `known`."""
-        fresh = AgentSnapshot.of(row, self.data)
-        kept = (
-            fresh.write_id == self.write_id
-            and fresh.epoch == self.epoch
-            and self.window_start <= fresh.window_start
+    def refreshed(self, row: Mapping[str, Any], messages: Sequence[StoredMessage]) -> "CachedAgent":
+        """Return the agent as the database has answered to `known`."""
+        fresh = CachedAgent.of(row, self.data)
+        is_continued = (
+            fresh.origin == self.origin
+            and fresh.history_version == self.history_version
+            and fresh.view.head == self.view.head
+            and self.view.start <= fresh.view.start
         )
-        window = self.window.since(fresh.window_start) if kept else Window()
-        return replace(fresh, window=Window([*window, *messages]) if messages else window)
+        kept = self.messages.within(fresh.view) if is_continued else StoredMessages()
+        return replace(fresh, messages=StoredMessages([*kept, *messages]) if messages else kept)
 
 
 @dataclass(frozen=True)
-class MultiAgentSnapshot:
+class CachedMultiAgent:
     """A multi-agent's row: its version, the write that created it, and its JSON."""
 
     version: int
-    write_id: str
+    origin: str
     data: str
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "MultiAgentSnapshot":
-        """Take a row of the database."""
+    def of(cls, row: Mapping[str, Any]) -> "CachedMultiAgent":
+        """Return a multi-agent as it was read."""
         return cls(int(row["version"]), row["write_id"], row["data"])
 
     @property
@@ -169,24 +211,26 @@ class MultiAgentSnapshot:
         return sys.getsizeof(self.data) + _ROW_OVERHEAD
 
     def known(self) -> dict[str, Any]:
-        """Say what is known, for the database to leave out."""
-        return {"version": self.version, "write_id": self.write_id}
+        """Return what is known, for the database to leave out."""
+        return {"version": self.version, "write_id": self.origin}
 
 
 @dataclass(frozen=True)
-class SessionSnapshot:
+class CachedSession:
     """A session's row, its agents and its multi-agents.
 
     Attributes:
         data: The row's JSON.
+        origin: The write that created it: another one means another session of that name.
         agents: Its agents by id.
         multi_agents: Its multi-agents by id.
         checked_at: When the database was asked, in seconds of the monotonic clock.
     """
 
     data: str
-    agents: Mapping[str, AgentSnapshot]
-    multi_agents: Mapping[str, MultiAgentSnapshot]
+    origin: str
+    agents: Mapping[str, CachedAgent]
+    multi_agents: Mapping[str, CachedMultiAgent]
     checked_at: float
 
     @cached_property
@@ -202,7 +246,6 @@ class SessionSnapshot:
             )
         )
 
-    def with_agent(self, agent_id: str, agent: AgentSnapshot) -> "SessionSnapshot":
-        """Give the session with an agent in another state."""
-        agents = {**self.agents, agent_id: agent}
-        return SessionSnapshot(self.data, agents, self.multi_agents, self.checked_at)
+    def with_agent(self, agent_id: str, agent: CachedAgent) -> "CachedSession":
+        """Return the session with an agent as it is now."""
+        return replace(self, agents={**self.agents, agent_id: agent})

@@ -1,478 +1,457 @@
-"""A moment of an agent's life, stored in one transaction and one round trip.
+"""A change set, stored in one transaction and one round trip, merged with what others stored.
 
-A moment is everything that changed at once: new messages, redactions of older ones, the agent's
-state. It goes out as one batch that moves the agent's turn behind other writers' messages if any
-came in between, appends, updates the agent's row if its version is the expected one, and reads
-back how things stand. Each message and each update carries a write id that is made once, so that
-a batch sent twice, or late, changes nothing the second time.
+It goes out as one batch that moves the agent's turn behind other writers' messages if any came in
+between, appends, updates the agent's row if its version is the expected one, and reads back how
+things are. Messages and updates carry the id of the change set, so that a batch sent twice, or
+late, changes nothing the second time.
 """
 
 import logging
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
-from strands_persql.databases.protocol import Statement, Value
-from strands_persql.errors import ConflictError, NotFoundError, OutcomeUnknownError
-from strands_persql.gateway.retry import LostRaceError, RetryPolicy
-from strands_persql.gateway.transport import Transport, new_write_id
-from strands_persql.persistence.cached import MessageRow
-from strands_persql.persistence.merge import merge, same
-from strands_persql.tables.codec import RowCodec, removed_messages
-from strands_persql.tables.schema import WRITE_ID_LENGTH, WRITES_KEPT, Row, Schema, Window
+from strands_persql.errors import ConflictError, NotFoundError
+from strands_persql.gateway.batch import Answer, Batch, Handle, Row
+from strands_persql.persistence.cached import StoredMessage
+from strands_persql.persistence.changes import (
+    ChangeSet,
+    CommitResult,
+    FoundAgent,
+    MergeBase,
+)
+from strands_persql.persistence.compare_and_swap import CompareAndSwap, refuse_to_guess
+from strands_persql.persistence.merge import merge_content, same, settled_interrupts
+from strands_persql.persistence.view import View
+from strands_persql.runtime.clock import now
+from strands_persql.tables import reading, writing
+from strands_persql.tables.codec import RowCodec
+from strands_persql.tables.tables import RowData, Tables
+from strands_persql.tables.writing import Precondition, ViewChange, WindowMove
 
-logger = logging.getLogger(__name__)
-
-OnConflict: TypeAlias = Literal["merge", "raise"]
-
-MAX_MESSAGES = 80
-"""Messages in one moment at the most, within the 100 statements of a batch."""
-
-MAX_REWRITES = 6
-"""Rewrites in one moment at the most, likewise."""
-
-MAX_BYTES = 4_000_000
-"""Bytes of messages in one moment, if it has more than one."""
+logger = logging.getLogger("strands_persql")
 
 
 @dataclass(frozen=True)
-class Found:
-    """An agent's row as it was found: its version, its content, and the writes it remembers."""
-
-    version: int
-    content: dict[str, Any]
-    writes: str = ""
-
-
-@dataclass
-class Base:
-    """What the holder of an agent has last seen of its row: what a merge compares with.
-
-    It belongs to who loaded the agent and is changed by that holder's own writes alone.
+class Request:
+    """A change set on its way: its batch, made once, and how the answer is read.
 
     Attributes:
-        version: The version of the row that ``stored`` is.
-        write_id: The write that created the row: another one means another agent of that name.
-        epoch: The row's epoch.
-        window_start: Where the agent's window begins.
-        created_at: When the agent was created.
-        stored: The row's content at that version.
-        known: The content that the holder itself has: where a merge brought in what the holder
-            doesn't take over (another writer's window), this stays the holder's own.
-        last_write: The holder's latest write of the row.
-        size: About what it takes in memory, in bytes.
-        unsettled: Writes of the holder whose answers were lost, newest last, with the content
-            that the holder wanted.
+        change: The change set.
+        base: What it is based on.
+        batch: Its statements.
+        agent: The handle of the agent's row.
+        turn: That of the turn's messages, where there may be any.
+        foreign: That of other turns' messages, where they are asked for.
+        updates: Those of the updated messages.
+        merged: The content with what others have stored, as it is written.
+        row: The agent's row to write, or None where it stays.
     """
 
-    version: int
-    write_id: str
-    epoch: int
-    window_start: int
-    created_at: str
-    stored: dict[str, Any]
-    known: dict[str, Any]
-    last_write: str = "-"
-    size: int = 1
-    unsettled: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
-
-    def is_own(self, found: Found) -> bool:
-        """Tell whether a row is what the holder's own write has left, whose answer was lost."""
-        applied = any(write_id in found.writes for write_id, _ in self.unsettled)
-        return applied and found.version == self.version + 1
-
-    def adopt(self, found: Found) -> None:
-        """Take over a row that another writer has left; what the holder knows stays."""
-        for write_id, wanted in reversed(self.unsettled):
-            if write_id in found.writes:  # ours was applied after all, before the other's
-                self.known = wanted
-                self.unsettled = []
-                break
-        self.version, self.stored = found.version, found.content
+    change: ChangeSet
+    base: MergeBase
+    batch: Batch
+    agent: Handle
+    turn: Handle | None
+    foreign: Handle | None
+    updates: tuple[Handle, ...]
+    merged: dict[str, Any]
+    row: RowData | None
 
 
-@dataclass
-class NewMessage:
-    """A message to be appended: its row's content and the write that stores it."""
-
-    write_id: str
-    row: Row
-
-
-@dataclass
-class Rewrite:
-    """New content for a message stored before.
-
-    Attributes:
-        first: An id that the message doesn't lie before.
-        last: An id that it doesn't lie behind.
-        message_write_id: The write that stored the message.
-        write_id: The write that replaces it.
-        row: The new content.
-    """
-
-    first: int
-    last: int
-    message_write_id: str
-    write_id: str
-    row: Row
-
-
-@dataclass
-class Moment:
-    """What is to be stored at once.
-
-    Attributes:
-        session_id: The session.
-        agent_id: The agent.
-        base: What the holder knows of the agent's row; brought up to date by `store`.
-        content: The agent's content to store, or None where only messages are.
-        window_start: The id of the first message that the agent has in memory, where the holder
-            knows it.
-        forced: Whether to write the content even if nothing of it has changed.
-        messages: Messages to append, in order, `MAX_MESSAGES` at the most.
-        rewrites: Redactions.
-        turn: The turn that the messages belong to.
-        first: An id that none of the turn's stored messages lies before, or None where it has
-            none yet.
-        after: The highest message id that the holder knows of.
-        others: A message id: where given, messages of other turns beyond it are read too.
-        previous_turn: A turn whose messages aren't other writers', besides ``turn``.
-    """
-
-    session_id: str
-    agent_id: str
-    base: Base
-    content: dict[str, Any] | None = None
-    window_start: int | None = None
-    forced: bool = False
-    messages: list[NewMessage] = field(default_factory=list)
-    rewrites: list[Rewrite] = field(default_factory=list)
-    turn: str = ""
-    first: int | None = None
-    after: int = -1
-    others: int | None = None
-    previous_turn: str = ""
-
-
-@dataclass
-class Outcome:
-    """How things stand after a moment was stored.
-
-    Attributes:
-        ids: Where the turn's messages beyond the moment's ``after`` stand, by their write ids.
-        others: Other writers' messages, where they were asked for.
-        written: The agent's row as it was written, or None where it wasn't.
-        epoch: The agent's epoch now.
-        window_start: Where the agent's window begins now.
-        version: The version of the agent's row.
-        brought_in: Whether another writer's state was merged into the holder's.
-    """
-
-    ids: dict[str, int]
-    others: list[MessageRow]
-    written: Row | None
-    epoch: int
-    window_start: int
-    version: int
-    brought_in: bool = False
+Rebase = Callable[[ChangeSet, CommitResult], tuple[ChangeSet, MergeBase]]
+"""Makes of a refused change set the one to try next, in view of what was found."""
 
 
 class Committer:
-    """Stores moments, and merges with what other writers have stored."""
+    """Stores change sets, and merges with what other writers have stored."""
 
-    def __init__(
-        self,
-        transport: Transport,
-        schema: Schema,
-        codec: RowCodec,
-        on_conflict: OnConflict,
-        retry: RetryPolicy,
-    ) -> None:
+    def __init__(self, swaps: CompareAndSwap, tables: Tables, codec: RowCodec) -> None:
         """Initialize.
 
         Args:
-            transport: What sends the batches.
-            schema: What makes the statements.
+            swaps: What sends conditional writes and runs lost races again.
+            tables: The tables.
             codec: What makes the rows.
-            on_conflict: Whether a lost race is merged or raised.
-            retry: How long and how often a lost race is run again.
         """
-        self._transport = transport
-        self._schema = schema
+        self._swaps = swaps
+        self._tables = tables
         self._codec = codec
-        self._on_conflict = on_conflict
-        self._retry = retry
 
-    def store(self, moment: Moment) -> Outcome:
-        """Store a moment, merging as often as other writers come first.
+    def commit(
+        self,
+        change: ChangeSet,
+        base: MergeBase,
+        rebase: Rebase,
+        in_doubt: Request | None = None,
+    ) -> tuple[ChangeSet, CommitResult]:
+        """Store a change set, merging as often as other writers come first.
 
         Args:
-            moment: What to store. Its ``base`` is brought up to date, also where this raises.
+            change: What to store.
+            base: The agent's row as the writer knows it.
+            rebase: Makes the next try of one that another writer came before.
+            in_doubt: An earlier request for this change set whose answer was lost; it is sent
+                again first.
 
         Returns:
-            How things stand now.
+            The change set as it was stored, and how things are now.
 
         Raises:
             ConflictError: If another writer came first and may not be merged with, or came first
                 in every attempt.
             NotFoundError: If the agent isn't there any more.
-            OutcomeUnknownError: If an answer was lost; storing the same moment again is safe.
+            InDoubtError: If an answer was lost.
         """
+        request = in_doubt
 
-        def attempt() -> Outcome:
-            merged = self._merged(moment)
-            unchanged = same(merged, moment.base.stored) and not moment.forced
-            content = None if unchanged else merged
-            attempted = self._attempt(moment, content)
-            if attempted.applied:
-                return self._settle(moment, attempted, content, merged)
-            conflict = self._conflict(moment, content, attempted)
-            if attempted.found is not None and moment.base.is_own(attempted.found):
-                moment.forced = False  # what was to be written is written
-            else:
-                self._transport.count(conflicts=1)
-                if attempted.found is None or self._on_conflict == "raise":
-                    raise conflict
-            logger.debug("expected=<%s> | lost a race, merging: %s", moment.base.version, conflict)
-            moment.base.adopt(attempted.found)
-            raise LostRaceError(conflict)
+        def attempt() -> tuple[ChangeSet, CommitResult]:
+            nonlocal change, base, request
+            sent = request or self._prepare(change, base)
+            was_in_doubt, request = request is not None, None
+            answer = self._swaps.send(sent.batch, change.key, sent)
+            result = self._read(sent, answer, was_in_doubt or answer.is_ambiguous)
+            if result.is_applied:
+                return sent.change, result
+            is_claimed = self._is_unclaimed(sent, answer)
+            conflict = _claimed(sent.change) if is_claimed else self._conflict(sent, result)
+            lost = self._swaps.lose(conflict, is_final=is_claimed)
+            logger.debug("expected=<%s> | lost a race, merging: %s", base.version, lost.conflict)
+            change, base = rebase(sent.change, result)
+            raise lost
 
-        try:
-            return self._retry.race(attempt)
-        except LostRaceError as lost:
-            raise lost.conflict from None
+        return self._swaps.run(attempt)
 
-    def _merged(self, moment: Moment) -> dict[str, Any]:
-        """Apply the holder's change to what is stored."""
-        base = moment.base
-        if moment.content is None:
-            return base.stored
-        merged, contested = merge_content(base.known, base.stored, moment.content)
+    # -- making the request --------------------------------------------------------------------
+
+    def _prepare(self, change: ChangeSet, base: MergeBase) -> Request:
+        merged = self._merged(change, base)
+        unchanged = same(merged, base.content) and change.view is None and not change.is_forced
+        row = None
+        if not unchanged:
+            text = self._codec.content(change.key, merged)
+            row = self._codec.agent_row(change.key, text, (base.created_at, now()))
+        precondition = self._precondition(change, base, row)
+        batch = Batch()
+        self._add_messages(batch, change, base, precondition)
+        updates = self._add_updates(batch, change, base, precondition if row else None)
+        self._add_agent(batch, change, base, row, precondition)
+        agent = batch.ask(
+            writing.read_result(
+                self._tables, change.key, known_version=base.version, write_id=change.id
+            )
+        )
+        turn = foreign = None
+        if change.messages or change.claim:
+            after = change.claim.message_id - 1 if change.claim else change.complete_to
+            turn = batch.ask(writing.read_turn(self._tables, change.key, change.turn, after))
+        if change.asks_foreign:
+            foreign = batch.ask(self._read_foreign(change, base))
+        return Request(change, base, batch, agent, turn, foreign, updates, merged, row)
+
+    def _merged(self, change: ChangeSet, base: MergeBase) -> dict[str, Any]:
+        """Return the row's content with the writer's change."""
+        if change.content is None:
+            return base.content
+        merged, contested = merge_content(base.own, base.content, change.content)
         if contested:
             logger.warning(
                 "session_id=<%s>, agent_id=<%s>, keys=<%s> | two writers changed the same state;"
                 " the later one's stands",
-                moment.session_id,
-                moment.agent_id,
+                *change.key,
                 ", ".join(contested),
             )
-        return merged
+        return settled_interrupts(merged)
 
-    def _settle(
+    def _precondition(
+        self, change: ChangeSet, base: MergeBase, row: RowData | None
+    ) -> Precondition:
+        """Return the condition under which messages are stored."""
+        is_refused = self._swaps.on_conflict == "raise"
+        edits_with_row = bool(change.updates) and row is not None
+        if is_refused or change.is_alone or edits_with_row:
+            condition = writing.agent_is(base.origin, base.version)
+        elif change.first is not None:
+            # Messages that move must be in the open end of the view, whoever has written it.
+            condition = writing.agent_is(base.origin, base.version, plain_from=change.first)
+        else:
+            condition = writing.agent_is(base.origin)
+        if change.is_alone:
+            condition &= writing.nothing_after(change.complete_to)
+        elif is_refused and change.messages:
+            condition &= writing.nothing_after(change.complete_to, change.turn)
+        if change.claim is not None:
+            claim = change.claim
+            condition &= writing.claimed(claim.message_id, claim.message_write, change.id)
+        return condition
+
+    def _add_messages(
+        self, batch: Batch, change: ChangeSet, base: MergeBase, precondition: Precondition
+    ) -> None:
+        key, claim = change.key, change.claim
+        if claim is not None:
+            batch.run(
+                writing.claim_turn(
+                    self._tables,
+                    key,
+                    message_id=claim.message_id,
+                    message_write=claim.message_write,
+                    turn=change.turn,
+                    known_claim=claim.known,
+                    write_id=change.id,
+                    precondition=writing.agent_is(
+                        base.origin, base.version if self._swaps.on_conflict == "raise" else None
+                    ),
+                )
+            )
+        if change.first is not None and (change.messages or claim is not None):
+            last = change.messages[-1].write_id if change.messages else "-"
+            batch.run(
+                *writing.move_turn(
+                    self._tables,
+                    key,
+                    turn=change.turn,
+                    first=change.first,
+                    complete_to=change.complete_to,
+                    last_write=last,
+                    precondition=precondition,
+                )
+            )
+        for message in change.messages:
+            batch.run(
+                writing.append_message(
+                    self._tables,
+                    key,
+                    turn=change.turn,
+                    row=message.row,
+                    write_id=message.write_id,
+                    complete_to=change.complete_to,
+                    message_id=message.message_id if change.is_alone else None,
+                    precondition=precondition,
+                )
+            )
+
+    def _add_updates(
         self,
-        moment: Moment,
-        attempted: "_Attempted",
-        content: dict[str, Any] | None,
-        merged: dict[str, Any],
-    ) -> Outcome:
-        """Bring the base up to date: the holder takes over merged state, not the rest."""
-        base, outcome = moment.base, attempted.outcome
-        before = own = base.known if moment.content is None else moment.content
-        if moment.content is not None and "state" in merged:
-            own = {**own, "state": merged["state"]}
-        if content is not None:
-            base.adopt(Found(attempted.version, content))
-            base.last_write, base.unsettled, base.known = attempted.write_id, [], own
-        if attempted.found is not None:
-            base.adopt(attempted.found)
-            if moment.content is None:
-                own = base.known
-            state, _ = merge_content(base.known, base.stored, own)
-            own = {**own, "state": state["state"]} if "state" in state else own
-        base.known = own
-        base.epoch, base.window_start = outcome.epoch, outcome.window_start
-        outcome.brought_in = not same(own.get("state"), before.get("state"))
-        return outcome
-
-    def _attempt(self, moment: Moment, content: dict[str, Any] | None) -> "_Attempted":
-        write_id = new_write_id()
-        row = None
-        if content is not None:
-            times = (moment.base.created_at, now())
-            row = self._codec.agent_content(moment.session_id, moment.agent_id, content, times)
-        statements = self._statements(moment, row, content, write_id)
-        context = {"session_id": moment.session_id, "agent_id": moment.agent_id}
-        try:
-            answer = self._transport.run(statements, writes=True, **context)
-        except OutcomeUnknownError:
-            if content is not None and moment.content is not None:
-                moment.base.unsettled = [*moment.base.unsettled, (write_id, moment.content)][-8:]
-            raise
-        others = answer.rows.pop() if moment.others is not None else []
-        turn = answer.rows.pop() if moment.messages else []
-        agent = answer.rows.pop()
-        if not agent or agent[0]["write_id"] != moment.base.write_id:
-            raise NotFoundError(
-                f"agent {moment.agent_id!r} of session {moment.session_id!r} does not exist (any"
-                " more); nothing was written. Open the session again to start it anew",
-                **context,
-            )
-        found = agent[0]
-        ids = {one["write_id"]: int(one["message_id"]) for one in turn}
-        version, writes = int(found["version"]), found["writes"]
-        stored = all(message.write_id in ids for message in moment.messages)
-        written = content is None or write_id in writes
-        if not written and (answer.ambiguous or moment.base.unsettled):
-            self._refuse_to_guess(moment, version, writes)
-        outcome = Outcome(
-            ids,
-            [MessageRow.of(one) for one in others],
-            row if written else None,
-            int(found["epoch"]),
-            moment.base.window_start
-            if found["window_start"] is None
-            else int(found["window_start"]),
-            version,
-        )
-        theirs = None
-        if found["data"] is not None:
-            content_found = self._codec.read_agent_content(
-                moment.session_id, moment.agent_id, found["data"]
-            )
-            theirs = Found(version, content_found, writes)
-        return _Attempted(
-            applied=stored and written,
-            outcome=outcome,
-            write_id=write_id,
-            version=moment.base.version + 1 if content is not None else version,
-            found=theirs,
-        )
-
-    def _statements(
-        self, moment: Moment, row: Row | None, content: dict[str, Any] | None, write_id: str
-    ) -> list[Statement]:
-        schema, base = self._schema, moment.base
-        key = (moment.session_id, moment.agent_id)
-        refuses = self._on_conflict == "raise"
-        guard = schema.guard(
-            *key,
-            base.write_id,
-            base.version if refuses or content is not None else None,
-            (moment.after, moment.turn) if refuses and moment.messages else None,
-        )
-        statements: list[Statement] = []
-        if moment.messages and moment.first is not None and not refuses:
-            last = moment.messages[-1].write_id
-            statements += schema.move_turn(
-                *key, moment.turn, moment.first, (moment.after, last), guard
-            )
-        for message in moment.messages:
-            statements.append(
-                schema.append_message(
-                    *key, moment.turn, message.row, message.write_id, moment.after, guard
+        batch: Batch,
+        change: ChangeSet,
+        base: MergeBase,
+        precondition: Precondition | None,
+    ) -> tuple[Handle, ...]:
+        handles = []
+        for update in change.updates:
+            between = (update.first, update.last)
+            batch.run(
+                writing.edit_message(
+                    self._tables,
+                    change.key,
+                    between=between,
+                    message_write=update.message_write,
+                    version=update.version,
+                    row=update.row,
+                    write_id=update.write_id,
+                    precondition=precondition or writing.agent_is(base.origin),
                 )
             )
-        for rewrite in moment.rewrites:
-            statements += schema.rewrite_message(
-                *key,
-                (rewrite.first, rewrite.last),
-                rewrite.row,
-                rewrite.message_write_id,
-                rewrite.write_id,
-                schema.guard(*key, base.write_id, None, None),  # a redaction always wins
-            )
-        if row is not None and content is not None:
-            moved_by = removed_messages(content) - removed_messages(base.stored)
-            is_ours = removed_messages(content) == removed_messages(moment.content or {})
-            statements.append(
-                schema.update_agent(
-                    *key,
-                    row,
-                    write_id,
-                    base.last_write,
-                    Window(moved_by, moment.window_start if is_ours else None),
-                    guard if refuses else _of_row(base),
+            handles.append(
+                batch.ask(
+                    writing.read_edited(self._tables, change.key, between, update.message_write)
                 )
             )
-        statements.append(schema.read_outcome(*key, base.version, write_id))
-        if moment.messages:
-            statements.append(schema.read_turn(*key, moment.turn, moment.after))
-        if moment.others is not None:
-            statements.append(
-                schema.read_others(
-                    *key,
-                    (moment.turn, moment.previous_turn),
-                    moment.others,
-                    base.epoch,
-                    base.window_start,
-                )
-            )
-        return statements
+        if change.updates and precondition is None:
+            batch.run(writing.mark_edits(self._tables, change.key, base.origin))
+        return tuple(handles)
 
-    def _refuse_to_guess(self, moment: Moment, version: int, writes: str) -> None:
-        # The row forgets a write only once it remembers as many others after it.
-        remembered = len(writes) // (WRITE_ID_LENGTH + 1)
-        if remembered < WRITES_KEPT or version - moment.base.version <= WRITES_KEPT:
+    def _add_agent(
+        self,
+        batch: Batch,
+        change: ChangeSet,
+        base: MergeBase,
+        row: RowData | None,
+        precondition: Precondition,
+    ) -> None:
+        if row is None:
             return
-        raise OutcomeUnknownError(
-            f"the answer to a write for agent {moment.agent_id!r} of session"
-            f" {moment.session_id!r} was lost, and {version - moment.base.version} other writes"
-            " have come since: whether it was applied can't be told. Open the session again",
-            session_id=moment.session_id,
-            agent_id=moment.agent_id,
+        # The row's own version and origin are conditions of the update anyway.
+        has_more = self._swaps.on_conflict == "raise" or change.is_alone or change.claim
+        batch.run(
+            writing.update_agent(
+                self._tables,
+                change.key,
+                row=row,
+                write_id=change.id,
+                previous=base.last_change,
+                view=_view_change(change),
+                origin=base.origin,
+                version=base.version,
+                edits=bool(change.updates),
+                precondition=precondition if has_more else None,
+            )
         )
 
-    def _conflict(
-        self, moment: Moment, content: dict[str, Any] | None, attempted: "_Attempted"
-    ) -> ConflictError:
-        key = (moment.session_id, moment.agent_id)
-        context: dict[str, Any] = {"session_id": key[0], "agent_id": key[1]}
-        who = f"another writer changed agent {moment.agent_id!r} of session {moment.session_id!r}"
+    def _read_foreign(self, change: ChangeSet, base: MergeBase) -> Any:
+        view = change.view or base.view
+        return reading.read_foreign(
+            self._tables,
+            change.key,
+            turn=change.turn,
+            complete_to=change.complete_to,
+            epoch=_expected_history(change, base),
+            view=view.json,
+            start=view.start,
+        )
+
+    # -- reading the answer --------------------------------------------------------------------
+
+    def _read(self, request: Request, answer: Answer, is_ambiguous: bool) -> CommitResult:
+        change, base = request.change, request.base
+        row = answer.first(request.agent)
+        if row is None or row["write_id"] != base.origin:
+            raise NotFoundError(
+                f"agent {change.key.agent_id!r} of session {change.key.session_id!r} does not"
+                " exist (any more); nothing was written. Open the session again to start it anew",
+                **change.key.context,
+            )
+        found = self._found(request, row)
+        is_written = request.row is None or change.id in found.writes
+        if not is_written and is_ambiguous:
+            refuse_to_guess(change.key, base.version, found.version, found.writes)
+        ids = {one["write_id"]: int(one["message_id"]) for one in _rows(answer, request.turn)}
+        lost = self._lost_updates(request, answer)
+        is_applied = (
+            is_written
+            and all(message.write_id in ids for message in change.messages)
+            and not lost
+            and not self._is_unclaimed(request, answer)
+        )
+        next_base, has_foreign = self._next_base(request, found, is_applied)
+        foreign = [StoredMessage.of(one) for one in _rows(answer, request.foreign)]
+        return CommitResult(
+            is_applied,
+            next_base,
+            ids,
+            foreign,
+            foreign_is_all=change.asks_foreign and self._is_other_history(request, found),
+            row=request.row if is_written else None,
+            lost=[StoredMessage.of(one) for one in lost if one is not None],
+            has_foreign_state=has_foreign,
+        )
+
+    def _found(self, request: Request, row: Row) -> FoundAgent:
+        content, start = None, row["window_start"]
+        if row["data"] is not None:
+            content = self._codec.read_content(request.change.key, row["data"])
+        start = request.base.view.start if start is None else int(start)
+        return FoundAgent(
+            int(row["version"]),
+            int(row["epoch"]),
+            View.of(row["view"], start),
+            row["writes"],
+            content,
+        )
+
+    def _next_base(
+        self, request: Request, found: FoundAgent, is_applied: bool
+    ) -> tuple[MergeBase, bool]:
+        """Advance the merge base: only ``state`` flows back to the agent."""
+        change, base = request.change, request.base
+        is_written = request.row is not None and change.id in found.writes
+        if not is_applied and not is_written:
+            return base.found(found), False
+        before = base.own if change.content is None else change.content
+        own = before
+        if request.row is not None:
+            base = replace(
+                base,
+                version=base.version + 1,
+                content=request.merged,
+                last_change=change.id,
+                size=len(request.row.data),
+            )
+            own = _with_state(own, request.merged)
+        if found.content is not None:
+            state, _ = merge_content(request.base.own, found.content, own)
+            own = _with_state(own, state)
+        base = replace(base.found(found), own=own)
+        return base, not same(own.get("state"), before.get("state"))
+
+    @staticmethod
+    def _is_other_history(request: Request, found: FoundAgent) -> bool:
+        view = request.change.view or request.base.view
+        expected = _expected_history(request.change, request.base)
+        return found.history_version != expected or found.view != view
+
+    @staticmethod
+    def _lost_updates(request: Request, answer: Answer) -> list[Row | None]:
+        """Return the rows whose updates were refused, or None for those that moved."""
+        rows = [answer.first(handle) for handle in request.updates]
+        return [
+            row
+            for update, row in zip(request.change.updates, rows, strict=True)
+            if row is None or update.write_id not in row["writes"]
+        ]
+
+    @staticmethod
+    def _is_unclaimed(request: Request, answer: Answer) -> bool:
+        claim = request.change.claim
+        return claim is not None and not any(
+            row["write_id"] == claim.message_write and row["claim"] == request.change.id
+            for row in _rows(answer, request.turn)
+        )
+
+    # -- conflicts -----------------------------------------------------------------------------
+
+    def _conflict(self, request: Request, result: CommitResult) -> ConflictError:
+        change, base = request.change, request.base
+        key, context = change.key, change.key.context
+        who = f"another writer changed agent {key.agent_id!r} of session {key.session_id!r}"
         advice = "Nothing of this write is stored; open the session again and repeat it"
-        if attempted.found is None:
+        found = result.base
+        if found.version == base.version and change.messages:
             ours = [
-                MessageRow(moment.after + 1, 1, one.write_id, moment.turn, one.row.data)
-                for one in moment.messages
+                StoredMessage(
+                    change.complete_to + 1, 1, one.write_id, change.turn, "", one.row.data
+                )
+                for one in change.messages
             ]
             return ConflictError(
                 f"{who}: its messages came before ours. {advice}",
-                ours=[self._codec.read_message(*key, row) for row in ours],
-                found=[self._codec.read_message(*key, row) for row in attempted.outcome.others],
+                ours=[self._codec.read_message(key, row) for row in ours],
+                found=[self._codec.read_message(key, row) for row in result.foreign],
                 **context,
             )
-        expected, found = moment.base.version, attempted.found
         return ConflictError(
-            f"{who}: version {expected} was expected and {found.version} found. {advice}",
-            expected_version=expected,
+            f"{who}: version {base.version} was expected and {found.version} found. {advice}",
+            expected_version=base.version,
             found_version=found.version,
-            ours=moment.content if content is None else content,
+            ours=request.merged if change.content is None or request.row else change.content,
             found=found.content,
             **context,
         )
 
 
-@dataclass
-class _Attempted:
-    applied: bool
-    outcome: Outcome
-    write_id: str
-    version: int
-    found: Found | None
+def _claimed(change: ChangeSet) -> ConflictError:
+    return ConflictError(
+        f"the turn of agent {change.key.agent_id!r} in session {change.key.session_id!r} that was"
+        " to go on has been continued elsewhere: an interrupt is answered once. Nothing ran here;"
+        " open the session again to see what became of it",
+        **change.key.context,
+    )
 
 
-def _of_row(base: Base) -> tuple[str, list[Value]]:
-    """Give a guard's condition as one on the very row that is updated, which spares a look."""
-    return "version = ? AND write_id = ?", [base.version, base.write_id]
+def _rows(answer: Answer, handle: Handle | None) -> list[Row]:
+    return [] if handle is None else answer[handle]
 
 
-def merge_content(
-    base: dict[str, Any], found: dict[str, Any], ours: dict[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """Merge two writers' content: state key by key, all else whole, ours where both changed."""
-    merged: dict[str, Any] = {}
-    contested: list[str] = []
-    for key, mine in {**found, **ours}.items():
-        if key == "state":
-            states = (side.get(key) or {} for side in (base, found, ours))
-            merged[key], contested = merge(*states)
-        elif key in found and (key not in ours or same(base.get(key), mine)):
-            merged[key] = found[key]
-        else:
-            merged[key] = mine
-    return merged, contested
+def _expected_history(change: ChangeSet, base: MergeBase) -> int:
+    return base.history_version + (1 if change.updates else 0)
 
 
-def now() -> str:
-    """Give the time as Strands writes it."""
-    return datetime.now(timezone.utc).isoformat()
+def _with_state(content: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "state": other["state"]} if "state" in other else content
+
+
+def _view_change(change: ChangeSet) -> ViewChange | WindowMove | None:
+    if change.view is not None:
+        return ViewChange(change.view.json, change.view.start)
+    return WindowMove(change.moved_by) if change.moved_by else None

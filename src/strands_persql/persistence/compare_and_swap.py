@@ -1,135 +1,171 @@
-"""Rows of their own, replaced on the condition of their version: messages and multi-agents."""
+"""Conditional writes: whether one was applied, and how a lost race is run again."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from strands_persql.databases.protocol import Statement
 from strands_persql.errors import ConflictError, NotFoundError, OutcomeUnknownError
+from strands_persql.gateway.batch import Answer, Batch, Handle, Row
+from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import LostRaceError, RetryPolicy
-from strands_persql.gateway.transport import new_write_id
-from strands_persql.persistence.committer import OnConflict
-from strands_persql.persistence.store import SessionStore
+from strands_persql.persistence.changes import OnConflict
+from strands_persql.runtime.ids import CHANGE_ID_LENGTH, AgentKey
+from strands_persql.tables.writing import WRITES_KEPT
 
-Value = TypeVar("Value")
-
-_UNSETTLED = 8  # writes without an answer that are kept in mind
+_T = TypeVar("_T")
 
 
-@dataclass
-class Seen:
-    """What the holder of a row has last seen of it.
+@dataclass(frozen=True)
+class RowVersion:
+    """Which version of which row somebody has read.
 
     Attributes:
         version: The row's version.
-        write_id: The write that created it.
-        unsettled: The holder's latest writes whose answers were lost.
+        origin: The write that created it: another one means another row of that key.
+        doubted: The id of its reader's own update whose answer was lost, or nothing.
     """
 
     version: int
-    write_id: str
-    unsettled: list[str] = field(default_factory=list)
+    origin: str
+    doubted: str = ""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "RowVersion":
+        """Return the version of a row that was read."""
+        return cls(int(row["version"]), str(row["write_id"]))
+
+    def is_own(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is what the reader's own update has left whose answer was lost."""
+        is_next = int(row["version"]) == self.version + 1
+        return bool(self.doubted) and is_next and self.doubted in row["writes"]
 
 
-@dataclass
-class Replacement(Generic[Value]):
-    """What to put into a row.
+class InDoubtError(Exception):
+    """A conditional write whose answer was lost: it is sent again before anything new.
 
     Attributes:
-        what: Names the row in errors.
-        ours: The value, for errors.
-        statements: Gives the update of a write, and a look at the row after it.
-        decode: Gives the value of a row.
+        request: The write, word for word.
+        error: What the caller is told.
     """
 
-    what: str
-    ours: Value
-    statements: Callable[[str], list[Statement]]
-    decode: Callable[[Any], Value]
+    def __init__(self, request: Any, error: OutcomeUnknownError) -> None:
+        """Initialize."""
+        super().__init__(str(error))
+        self.request = request
+        self.error = error
 
 
-class Replacer:
-    """Replaces rows, and merges with what other writers have left in them.
+@dataclass(frozen=True)
+class Swap:
+    """A conditional update of one row, and a look at the row behind it.
+
+    Attributes:
+        id: The update's id, which the row remembers.
+        batch: The statements.
+        found: The row's handle.
+        expected: The version that is replaced.
+    """
+
+    id: str
+    batch: Batch
+    found: Handle
+    expected: RowVersion
+
+    @property
+    def doubted_version(self) -> RowVersion:
+        """The version that its sender knows of the row where the answer was lost."""
+        return replace(self.expected, doubted=self.id)
+
+
+class CompareAndSwap:
+    """Updates rows whose version is the expected one, and runs lost races again.
 
     Args:
-        store: Where the rows are.
+        gateway: What sends the batches.
         on_conflict: Whether a lost race is merged or raised.
         retry: How long and how often a lost race is run again.
     """
 
-    def __init__(self, store: SessionStore, on_conflict: OnConflict, retry: RetryPolicy) -> None:
+    def __init__(self, gateway: Gateway, on_conflict: OnConflict, retry: RetryPolicy) -> None:
         """Initialize."""
-        self._store = store
-        self._on_conflict = on_conflict
+        self._gateway = gateway
+        self.on_conflict = on_conflict
         self._retry = retry
 
-    def replace(
-        self,
-        replacement: Replacement[Value],
-        seen: Seen,
-        session_id: str,
-        agent_id: str,
-        merge: Callable[[Value], None] = lambda _: None,
-    ) -> Value:
-        """Update a row whose version is the one that was seen, or merge and try again.
+    def run(self, attempt: Callable[[], _T]) -> _T:
+        """Attempt until an attempt is not lost to another writer.
 
         Args:
-            replacement: What to put into the row.
-            seen: What the caller has seen of the row; brought up to date.
-            session_id: The session.
-            agent_id: The agent or multi-agent.
-            merge: Takes what another writer left into what is to be stored.
+            attempt: It calls `lose` when another writer came first.
 
-        Returns:
-            What is stored now.
+        Raises:
+            ConflictError: If races are not run again, or all were lost.
         """
-        what = f"{replacement.what} {agent_id!r} of session {session_id!r}"
-
-        def attempt() -> Value:
-            write_id = new_write_id()
-            try:
-                answer = self._store.write(replacement.statements(write_id), session_id, agent_id)
-            except OutcomeUnknownError:
-                seen.unsettled = [*seen.unsettled, write_id][-_UNSETTLED:]
-                raise
-            if not answer.rows[-1]:
-                raise not_found(replacement.what, session_id, agent_id)
-            row = answer.rows[-1][0]
-            expected, version, found = seen.version, int(row["version"]), replacement.decode(row)
-            if write_id in row["writes"]:
-                seen.version, seen.unsettled = expected + 1, []
-                return found
-            conflict = ConflictError(
-                f"another writer changed {what}: version {expected} was expected and {version}"
-                " found. Nothing of this write is stored; read it again and repeat the change",
-                expected_version=expected,
-                found_version=version,
-                ours=replacement.ours,
-                found=found,
-                session_id=session_id,
-                agent_id=agent_id,
-            )
-            is_own = version == expected + 1 and any(one in row["writes"] for one in seen.unsettled)
-            if not is_own:
-                self._store.transport.count(conflicts=1)
-                if self._on_conflict == "raise":
-                    raise conflict
-            merge(found)
-            seen.version, seen.write_id = version, str(row["write_id"])
-            raise LostRaceError(conflict)
-
         try:
             return self._retry.race(attempt)
         except LostRaceError as lost:
             raise lost.conflict from None
-        finally:
-            self._store.cache.forget(session_id)
+
+    def lose(self, conflict: ConflictError, *, is_final: bool = False) -> LostRaceError:
+        """Return what an attempt raises for its race to be run again.
+
+        Raises:
+            ConflictError: If it is not run again: by the caller's choice, or as it is final.
+        """
+        self._gateway.count(conflicts=1)
+        if is_final or self.on_conflict == "raise":
+            raise conflict
+        return LostRaceError(conflict)
+
+    def swap(self, swap: Swap, key: AgentKey, what: str) -> tuple[Row, bool]:
+        """Send an update of one row.
+
+        Returns:
+            The row as it is now, and whether the update is in it.
+
+        Raises:
+            NotFoundError: If the row isn't there.
+            InDoubtError: If the answer was lost.
+        """
+        answer = self.send(swap.batch, key, swap)
+        row = answer.first(swap.found)
+        if row is None:
+            raise not_found(what, key)
+        return row, swap.id in row["writes"]
+
+    def send(self, batch: Batch, key: AgentKey, request: Any) -> Answer:
+        """Send a conditional write.
+
+        Raises:
+            InDoubtError: If the answer was lost, with the request that is in doubt.
+        """
+        try:
+            return self._gateway.run(batch, writes=True, **key.context)
+        except OutcomeUnknownError as error:
+            raise InDoubtError(request, error) from error
 
 
-def not_found(what: str, session_id: str, agent_id: str) -> NotFoundError:
-    """Make the error that something isn't there."""
+def refuse_to_guess(key: AgentKey, expected: int, found: int, writes: str) -> None:
+    """Raise where a row has forgotten the write whose answer was lost.
+
+    A row forgets a write only once it remembers as many others after it.
+
+    Raises:
+        OutcomeUnknownError: If it can't be told whether the write was applied.
+    """
+    remembered = len(writes) // (CHANGE_ID_LENGTH + 1)
+    if remembered < WRITES_KEPT or found - expected <= WRITES_KEPT:
+        return
+    raise OutcomeUnknownError(
+        f"the answer to a write for agent {key.agent_id!r} of session {key.session_id!r} was"
+        f" lost, and {found - expected} other writes have come since: whether it was applied"
+        " can't be told. Open the session again",
+        **key.context,
+    )
+
+
+def not_found(what: str, key: AgentKey) -> NotFoundError:
+    """Return the error that something isn't there."""
     return NotFoundError(
-        f"{what} {agent_id!r} of session {session_id!r} does not exist",
-        session_id=session_id,
-        agent_id=agent_id,
+        f"{what} {key.agent_id!r} of session {key.session_id!r} does not exist", **key.context
     )

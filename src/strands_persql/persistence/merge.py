@@ -48,7 +48,7 @@ def _merge(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Tell whether two values are the same JSON, which tells 1 from 1.0 and from true."""
+    """Return whether two values are the same JSON, which tells 1 from 1.0 and from true."""
     if one is other:
         return True
     if type(one) is not type(other):
@@ -58,3 +58,45 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
     return bool(one == other)
+
+
+def merge_content(
+    base: dict[str, Any], found: dict[str, Any], ours: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Merge two writers' content of an agent.
+
+    State and Strands' internal state are merged key by key; all else is one value each. Where
+    both sides changed the same value, ours stands.
+
+    Returns:
+        The merged content, and the dotted paths of the state that both sides changed.
+    """
+    merged: dict[str, Any] = {}
+    contested: list[str] = []
+    for key, mine in {**found, **ours}.items():
+        if key in ("state", "_internal_state"):
+            merged[key], disputed = merge(*(side.get(key) or {} for side in (base, found, ours)))
+            contested += disputed if key == "state" else []
+        elif key in found and (key not in ours or same(base.get(key), mine)):
+            merged[key] = found[key]
+        else:
+            merged[key] = mine
+    return merged, contested
+
+
+def settled_interrupts(content: dict[str, Any]) -> dict[str, Any]:
+    """Return an agent's content whose interrupts are those of one of the turns that wait.
+
+    ``waiting`` has the interrupts of each turn of the session that has stopped for an answer, for
+    several writers may have such turns; ``interrupt_state`` is what Strands itself restores.
+    """
+    internal = content.get("_internal_state")
+    if not isinstance(internal, dict) or "waiting" not in internal:
+        return content
+    internal = dict(internal)
+    waiting = internal["waiting"]
+    if not waiting:
+        del internal["waiting"]
+    elif internal.get("interrupt_state") not in waiting.values():
+        internal["interrupt_state"] = next(reversed(waiting.values()))
+    return {**content, "_internal_state": internal}

@@ -1,9 +1,11 @@
 """Sessions in memory, kept true to the database: opening, refreshing, writing through."""
 
+import json
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,35 +13,40 @@ from strands.types.session import Session, SessionAgent
 
 from strands_persql.databases.protocol import Database, Statement
 from strands_persql.errors import NotFoundError
+from strands_persql.gateway.batch import Answer, Batch, Row
+from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
-from strands_persql.gateway.transport import Answer, Rows, Transport, new_write_id
-from strands_persql.persistence.cache import SessionCache
+from strands_persql.persistence.cache import CachePartition
 from strands_persql.persistence.cached import (
-    AgentSnapshot,
-    MessageRow,
-    MultiAgentSnapshot,
-    SessionSnapshot,
+    CachedAgent,
+    CachedMultiAgent,
+    CachedSession,
+    StoredMessage,
 )
-from strands_persql.persistence.committer import (
-    Base,
-    Committer,
-    Found,
-    Moment,
-    NewMessage,
+from strands_persql.persistence.changes import (
+    ChangeSet,
+    CommitResult,
+    MergeBase,
     OnConflict,
-    Outcome,
+    PendingMessage,
 )
+from strands_persql.persistence.committer import Committer, Rebase, Request
+from strands_persql.persistence.compare_and_swap import CompareAndSwap
 from strands_persql.runtime.forks import renew_after_fork
-from strands_persql.runtime.ids import check_id
-from strands_persql.tables.codec import RowCodec
-from strands_persql.tables.schema import Row, Schema
+from strands_persql.runtime.ids import AgentKey, check_id, new_id
+from strands_persql.tables import creating, reading, writing
+from strands_persql.tables.codec import RowCodec, content_of, removed_messages
+from strands_persql.tables.tables import RowData, Tables
 
 AGENTS_PER_OPEN = 50
 """Agents that opening a session reads; others are read when they are asked for."""
 
 MESSAGES_PER_REQUEST = 2_000
-"""Messages that one request brings at the most; longer windows take several."""
+"""Messages that one request brings at the most; longer views take several."""
+
+
+_BYTES_PER_STATEMENT = 1_000_000  # of messages that are created together
 
 
 class SessionStore:
@@ -47,139 +54,149 @@ class SessionStore:
 
     Args:
         database: Where the sessions are.
-        schema: Their tables.
+        tables: Their tables.
         cache: Where they are remembered.
         max_staleness: Seconds for which a cached session is opened without asking.
         on_conflict: What happens to a write that another one came before.
         retry: How long failed requests are tried again.
         counters: What counts.
+        clock: The time in seconds, for what ``max_staleness`` is compared with.
     """
 
     def __init__(
         self,
         database: Database,
-        schema: Schema,
-        cache: SessionCache,
+        tables: Tables,
+        cache: CachePartition,
         max_staleness: float,
         on_conflict: OnConflict,
         retry: RetryPolicy,
         counters: Counters,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
-        self.schema = schema
+        self.tables = tables
         self.cache = cache
-        self.transport = Transport(database, schema, retry, counters)
-        self.codec = RowCodec(schema, self.transport.max_row_bytes)
+        self.gateway = Gateway(database, tables, retry, counters)
+        self.codec = RowCodec(tables, self.gateway.max_row_bytes)
+        self.swaps = CompareAndSwap(self.gateway, on_conflict, retry)
+        self._committer = Committer(self.swaps, tables, self.codec)
         self._max_staleness = max_staleness
-        self.on_conflict = on_conflict
-        self._committer = Committer(self.transport, schema, self.codec, on_conflict, retry)
+        self._clock = clock
         self.after_fork()
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """Forget the writers of the parent process."""
         # Writers of one agent in this process take turns: racing each other would be a waste.
-        self._turnstiles: weakref.WeakValueDictionary[tuple[str, str], _Turnstile] = (
+        self._locks: weakref.WeakValueDictionary[AgentKey, AgentLock] = (
             weakref.WeakValueDictionary()
         )
-        self._turnstiles_lock = threading.Lock()
+        self._locks_lock = threading.Lock()
+
+    def lock(self, key: AgentKey) -> "AgentLock":
+        """Return the lock of all who write an agent in this process."""
+        with self._locks_lock:
+            return self._locks.setdefault(key, AgentLock())
+
+    @property
+    def is_merging(self) -> bool:
+        """Whether a write that another one came before is merged with it."""
+        return self.swaps.on_conflict == "merge"
 
     # -- reading -------------------------------------------------------------------------------
 
-    def read(
-        self, statements: Sequence[Statement], session_id: str | None, agent_id: str | None = None
-    ) -> list[Rows]:
+    def rows(
+        self, statement: Statement, session_id: str | None, agent_id: str | None = None
+    ) -> list[Row]:
         """Ask the database, past the cache."""
-        return self.transport.run(statements, session_id=session_id, agent_id=agent_id).rows
+        batch = Batch()
+        handle = batch.ask(statement)
+        return self.gateway.run(batch, session_id=session_id, agent_id=agent_id)[handle]
 
-    def open(self, session_id: str) -> SessionSnapshot | None:
-        """Give a session that is no older than ``max_staleness``, or None if it isn't there."""
+    def open(self, session_id: str) -> CachedSession | None:
+        """Return a session that is no older than ``max_staleness``, or None if it isn't there."""
         check_id("session", session_id)
         entry = self.cache.get(session_id)
-        if entry is not None and time.monotonic() - entry.checked_at < self._max_staleness:
+        if entry is not None and self._clock() - entry.checked_at < self._max_staleness:
             self.cache.count("hits")
             return entry
         self.cache.count("misses")
         return self._refresh(session_id, entry)
 
-    def agent(self, session_id: str, agent_id: str) -> AgentSnapshot | None:
-        """Give an agent as its session was last seen, or None if it isn't there."""
-        entry = self.cache.get(session_id)
-        agent = None if entry is None else entry.agents.get(agent_id)
+    def agent(self, key: AgentKey) -> CachedAgent | None:
+        """Return an agent as its session was last seen, or None if it isn't there."""
+        entry = self.cache.get(key.session_id)
+        agent = None if entry is None else entry.agents.get(key.agent_id)
         self.cache.count("misses" if agent is None else "hits")
         if agent is not None:
             return agent
-        fresh = self._refresh(session_id, entry, agent_id)
-        return None if fresh is None else fresh.agents.get(agent_id)
+        fresh = self._refresh(key.session_id, entry, key.agent_id)
+        return None if fresh is None else fresh.agents.get(key.agent_id)
 
-    def multi_agent(self, session_id: str, multi_agent_id: str) -> MultiAgentSnapshot | None:
-        """Give a multi-agent as its session was last seen, or None if it isn't there."""
-        entry = self.cache.get(session_id)
-        found = None if entry is None else entry.multi_agents.get(multi_agent_id)
+    def multi_agent(self, key: AgentKey) -> CachedMultiAgent | None:
+        """Return a multi-agent as its session was last seen, or None if it isn't there."""
+        entry = self.cache.get(key.session_id)
+        found = None if entry is None else entry.multi_agents.get(key.agent_id)
         self.cache.count("misses" if found is None else "hits")
         if found is not None:
             return found
-        statement = self.schema.read_multi_agent(session_id, multi_agent_id)
-        rows = self.read([statement], session_id, multi_agent_id)[0]
-        return MultiAgentSnapshot.of(rows[0]) if rows else None
+        rows = self.rows(reading.read_multi_agent(self.tables, key), *key)
+        return CachedMultiAgent.of(rows[0]) if rows else None
 
-    def message(self, session_id: str, agent_id: str, message_id: int) -> MessageRow | None:
-        """Give a message, from memory where it is within the agent's window."""
-        entry = self.cache.get(session_id)
-        agent = None if entry is None else entry.agents.get(agent_id)
-        row = None if agent is None else agent.window.find(message_id)
+    def message(self, key: AgentKey, message_id: int) -> StoredMessage | None:
+        """Return a message, from memory where the agent works with it."""
+        entry = self.cache.get(key.session_id)
+        agent = None if entry is None else entry.agents.get(key.agent_id)
+        row = None if agent is None else agent.messages.find(message_id)
         self.cache.count("misses" if row is None else "hits")
         if row is not None:
             return row
-        statement = self.schema.read_message(session_id, agent_id, message_id)
-        rows = self.read([statement], session_id, agent_id)[0]
-        return MessageRow.of(rows[0]) if rows else None
+        rows = self.rows(reading.read_message(self.tables, key, message_id), *key)
+        return StoredMessage.of(rows[0]) if rows else None
 
-    def messages(
-        self, session_id: str, agent_id: str, limit: int | None, offset: int
-    ) -> list[MessageRow] | None:
-        """Give an agent's messages, from memory where its window is all that is asked for.
+    def messages(self, key: AgentKey, limit: int | None, offset: int) -> list[StoredMessage] | None:
+        """Return an agent's history, from memory where what it works with is all of it.
 
         Returns:
             The messages from the ``offset``-th on, or None if the agent isn't there.
         """
-        entry = self.cache.get(session_id)
-        if entry is None or agent_id not in entry.agents:
-            entry = self._refresh(session_id, entry, agent_id)
-            if entry is None or agent_id not in entry.agents:
+        entry = self.cache.get(key.session_id)
+        if entry is None or key.agent_id not in entry.agents:
+            entry = self._refresh(key.session_id, entry, key.agent_id)
+            if entry is None or key.agent_id not in entry.agents:
                 self.cache.count("misses")
                 return None
-        agent = entry.agents[agent_id]
-        if agent.window_start == 0:  # nothing lies before it: it is the whole history
+        agent = entry.agents[key.agent_id]
+        if agent.view.is_plain and agent.view.start == 0:  # nothing is before it
             self.cache.count("hits")
-            return list(agent.window[offset : None if limit is None else offset + limit])
-        removed = self.codec.removed_messages(session_id, agent_id, agent.data)
-        if offset == removed and limit is None:  # what Strands asks for to restore an agent
-            self.cache.count("hits")
-            return list(agent.window)
+            return list(agent.messages[offset : None if limit is None else offset + limit])
+        if agent.view.is_plain and limit is None:
+            removed = removed_messages(self.codec.read_content(key, agent.data))
+            if offset == removed:  # what Strands asks for to restore an agent
+                self.cache.count("hits")
+                return list(agent.messages)
         self.cache.count("misses")
-        return self._read_messages(session_id, agent_id, limit, offset)
+        return self._read_messages(key, limit, offset)
 
-    def _read_messages(
-        self, session_id: str, agent_id: str, limit: int | None, offset: int
-    ) -> list[MessageRow]:
-        messages: list[MessageRow] = []
+    def _read_messages(self, key: AgentKey, limit: int | None, offset: int) -> list[StoredMessage]:
+        messages: list[StoredMessage] = []
         after = -1
         while limit is None or len(messages) < limit:
             wanted = MESSAGES_PER_REQUEST
             if limit is not None:
                 wanted = min(wanted, limit - len(messages))
-            statement = self.schema.list_messages(session_id, agent_id, after, offset, wanted)
-            page = [MessageRow.of(row) for row in self.read([statement], session_id, agent_id)[0]]
+            statement = reading.list_messages(self.tables, key, after, offset, wanted)
+            page = [StoredMessage.of(row) for row in self.rows(statement, *key)]
             messages += page
-            if len(page) < wanted:
+            if len(page) < wanted or page[-1].message_id <= after:
                 break
             after, offset = page[-1].message_id, 0
         return messages
 
     def _refresh(
-        self, session_id: str, entry: SessionSnapshot | None, agent_id: str | None = None
-    ) -> SessionSnapshot | None:
+        self, session_id: str, entry: CachedSession | None, agent_id: str | None = None
+    ) -> CachedSession | None:
         """Bring a session up to date, reading what has changed since ``entry`` alone.
 
         Args:
@@ -187,255 +204,382 @@ class SessionStore:
             entry: What is known of it, or None.
             agent_id: An agent to read besides, or None for all of the session's.
         """
-        ticket = self.cache.begin_read(session_id)
-        found: SessionSnapshot | None = None
-        try:
+        with self._reading(session_id) as keep:
             fresh, more = self._read_changes(session_id, entry, agent_id)
             while fresh is not None and more:
                 fresh, more = self._read_changes(session_id, fresh, agent_id)
-            found = fresh
+            keep(fresh)
+        return fresh
+
+    @contextmanager
+    def _reading(
+        self, session_id: str, *, writes: bool = False
+    ) -> "Iterator[Callable[[CachedSession | None], None]]":
+        """Read for the cache, which keeps what it is handed unless a write comes between."""
+        ticket = self.cache.begin_read(session_id)
+        found: CachedSession | None = None
+
+        def keep(session: CachedSession | None) -> None:
+            nonlocal found
+            found = session
+
+        try:
+            yield keep
         finally:
-            self.cache.end_read(ticket, found)
-        return found
+            self.cache.end_read(ticket, found, wrote=writes)
 
     def _read_changes(
-        self, session_id: str, entry: SessionSnapshot | None, agent_id: str | None
-    ) -> tuple[SessionSnapshot | None, bool]:
-        """Read once what has changed, and tell whether there is more."""
+        self, session_id: str, entry: CachedSession | None, agent_id: str | None
+    ) -> tuple[CachedSession | None, bool]:
+        """Read once what has changed, and return whether there is more."""
         known = {} if entry is None else {one: was.known() for one, was in entry.agents.items()}
         multi_agents = {} if entry is None else entry.multi_agents
         if agent_id is not None:
             known.setdefault(agent_id, {})
         limit = max(AGENTS_PER_OPEN, len(known))
-        asked_at = time.monotonic()
-        statements = self.schema.open_session(
-            session_id,
-            known,
-            {one: was.known() for one, was in multi_agents.items()},
-            agent_limit=limit + 1,
-            message_limit=MESSAGES_PER_REQUEST,
+        asked_at = self._clock()
+        batch = Batch()
+        opened = _Opening(
+            batch,
+            reading.open_session(
+                self.tables,
+                session_id,
+                known,
+                {one: was.known() for one, was in multi_agents.items()},
+                agent_limit=limit + 1,
+                message_limit=MESSAGES_PER_REQUEST,
+            ),
         )
-        rows = self.read(statements, session_id)
-        fresh = _refreshed(entry, rows, asked_at, limit)
-        return fresh, len(rows[3]) == MESSAGES_PER_REQUEST
+        answer = self.gateway.run(batch, session_id=session_id)
+        return opened.read(answer, entry, asked_at, limit), opened.is_cut(answer)
 
-    # -- writing -------------------------------------------------------------------------------
+    # -- creating ------------------------------------------------------------------------------
 
-    def write(
-        self, statements: Sequence[Statement], session_id: str, agent_id: str | None = None
-    ) -> Answer:
+    def write(self, batch: Batch, session_id: str, agent_id: str | None = None) -> Answer:
         """Write past the cache, which forgets the session if it isn't sure that this worked.
 
         A caller whose write worked says what the cache should make of it.
         """
         try:
-            return self.transport.run(
-                statements, writes=True, session_id=session_id, agent_id=agent_id
-            )
+            return self.gateway.run(batch, writes=True, session_id=session_id, agent_id=agent_id)
         except BaseException:
             self.cache.forget(session_id)
             raise
 
     def start_agent(
-        self, session: Session, record: SessionAgent, messages: Sequence[NewMessage], turn: str
-    ) -> tuple[AgentSnapshot, bool]:
+        self,
+        session: Session,
+        record: SessionAgent,
+        messages: Sequence[PendingMessage],
+        turn: str,
+    ) -> tuple[CachedAgent, bool]:
         """Create an agent with its first messages, and its session, unless they are there.
 
         Args:
             session: The session.
             record: The agent.
-            messages: Its messages, `MAX_MESSAGES` at the most.
+            messages: Its messages.
             turn: The turn that they belong to.
 
         Returns:
             The agent as it is in the database now, and whether this call created it.
         """
-        session_id, agent_id = session.session_id, record.agent_id
-        write_id, row = new_write_id(), self.codec.agent(session_id, record)
-        removed = self.codec.removed_messages(session_id, agent_id, row.data)
-        guard = self.schema.guard(session_id, agent_id, write_id, 1, None)
-        statements = [
-            self.schema.create_session(session_id, self.codec.session(session), write_id)[0],
-            self.schema.create_agent(session_id, agent_id, row, write_id, removed),
-            *(
-                self.schema.append_message(
-                    session_id, agent_id, turn, message.row, message.write_id, -1, guard
-                )
-                for message in messages
+        key, write_id = AgentKey(session.session_id, record.agent_id), new_id()
+        row = self.codec.agent(key.session_id, record)
+        batch = Batch(
+            creating.create_session(
+                self.tables, key.session_id, self.codec.session(session), write_id
             ),
-            *self.schema.open_session(
-                session_id, {agent_id: {}}, {}, agent_limit=1, message_limit=MESSAGES_PER_REQUEST
-            ),
-        ]
-        ticket = self.cache.begin_read(session_id)
-        kept: SessionSnapshot | None = None
-        asked_at = time.monotonic()
-        try:
-            rows = self.write(statements, session_id, agent_id).rows[-4:]
-            found = _refreshed(None, rows, asked_at, 1)
-            if found is None or agent_id not in found.agents:
-                raise NotFoundError(
-                    f"session {session_id!r} was deleted while agent {agent_id!r} was created in"
-                    " it; open it again",
-                    session_id=session_id,
-                    agent_id=agent_id,
+            creating.create_agent(self.tables, key, row, write_id, start=0, view="[]"),
+        )
+        precondition = writing.agent_is(write_id, 1)
+        first = 0
+        for portion in _portions(messages):
+            rows = [
+                (one.row.data, one.write_id, one.row.created_at, one.row.updated_at)
+                for one in portion
+            ]
+            batch.run(
+                writing.create_messages(
+                    self.tables,
+                    key,
+                    turn=turn,
+                    rows=json.dumps(rows, ensure_ascii=False),
+                    first=first,
+                    precondition=precondition,
                 )
-            agent = found.agents[agent_id]
-            is_whole = len(rows[3]) < MESSAGES_PER_REQUEST
-            if is_whole:
-                entry = self.cache.get(session_id) or found
-                kept = entry.with_agent(agent_id, agent)
-        finally:
-            self.cache.end_read(ticket, kept, wrote=True)
+            )
+            first += len(portion)
+        opened = _Opening(
+            batch,
+            reading.open_session(
+                self.tables,
+                key.session_id,
+                {key.agent_id: {}},
+                {},
+                agent_limit=1,
+                message_limit=MESSAGES_PER_REQUEST,
+            ),
+        )
+        agent, is_whole = self._start(key, batch, opened)
         if not is_whole:  # another writer's, with more messages than one request brings
-            agent = self.agent(session_id, agent_id) or agent
-        return agent, agent.write_id == write_id
+            agent = self.agent(key) or agent
+        return agent, agent.origin == write_id
+
+    def _start(self, key: AgentKey, batch: Batch, opened: "_Opening") -> tuple[CachedAgent, bool]:
+        asked_at = self._clock()
+        with self._reading(key.session_id, writes=True) as keep:
+            answer = self.write(batch, *key)
+            found = opened.read(answer, None, asked_at, 1)
+            if found is None or key.agent_id not in found.agents:
+                raise NotFoundError(
+                    f"session {key.session_id!r} was deleted while agent {key.agent_id!r} was"
+                    " created in it; open it again",
+                    **key.context,
+                )
+            agent = found.agents[key.agent_id]
+            is_whole = not opened.is_cut(answer)
+            if is_whole:
+                entry = self.cache.get(key.session_id) or found
+                keep(entry.with_agent(key.agent_id, agent))
+        return agent, is_whole
 
     def start_multi_agent(
-        self, session: Session, multi_agent_id: str, row: Row
-    ) -> tuple[MultiAgentSnapshot, bool]:
+        self, session: Session, key: AgentKey, row: RowData
+    ) -> tuple[CachedMultiAgent, bool]:
         """Create a multi-agent, and its session, unless they are there.
 
         Returns:
             The multi-agent as it is in the database now, and whether this call created it.
-        """
-        session_id, write_id = session.session_id, new_write_id()
-        rows = self.write(
-            [
-                self.schema.create_session(session_id, self.codec.session(session), write_id)[0],
-                self.schema.create_multi_agent(session_id, multi_agent_id, row, write_id),
-                self.schema.read_multi_agent(session_id, multi_agent_id),
-            ],
-            session_id,
-            multi_agent_id,
-        ).rows
-        self.cache.forget(session_id)
-        found = MultiAgentSnapshot.of(rows[2][0])
-        return found, found.write_id == write_id
 
-    def base_of(self, session_id: str, agent_id: str, agent: AgentSnapshot) -> Base:
-        """Give what a holder knows of an agent that it has just been handed."""
-        content = self.codec.read_agent_content(session_id, agent_id, agent.data)
-        return Base(
+        Raises:
+            NotFoundError: If the session was deleted meanwhile.
+        """
+        write_id = new_id()
+        batch = Batch(
+            creating.create_session(
+                self.tables, key.session_id, self.codec.session(session), write_id
+            ),
+            creating.create_multi_agent(self.tables, key, row, write_id),
+        )
+        handle = batch.ask(reading.read_multi_agent(self.tables, key))
+        created = self.write(batch, *key).first(handle)
+        self.cache.forget(key.session_id)
+        if created is None:
+            raise NotFoundError(
+                f"session {key.session_id!r} was deleted while {key.agent_id!r} was created in"
+                " it; open it again",
+                **key.context,
+            )
+        found = CachedMultiAgent.of(created)
+        return found, found.origin == write_id
+
+    # -- change sets ---------------------------------------------------------------------------
+
+    def base_of(self, key: AgentKey, agent: CachedAgent, fields: Mapping[str, Any]) -> MergeBase:
+        """Return the merge base of an agent that was just read, given its decoded fields."""
+        content = content_of(fields)
+        return MergeBase(
             version=agent.version,
-            write_id=agent.write_id,
-            epoch=agent.epoch,
-            window_start=agent.window_start,
-            created_at=self.codec.read_agent(session_id, agent_id, agent.data).created_at,
-            stored=content,
-            known=content,
+            origin=agent.origin,
+            history_version=agent.history_version,
+            view=agent.view,
+            is_counted=agent.is_counted,
+            created_at=self.codec.agent_of(key, fields).created_at,
+            content=content,
+            own=content,
             size=len(agent.data),
         )
 
-    def commit(self, moment: Moment) -> Outcome:
-        """Store a moment and take it into the cache.
+    def commit(
+        self,
+        change: ChangeSet,
+        base: MergeBase,
+        rebase: Rebase,
+        in_doubt: Request | None = None,
+    ) -> CommitResult:
+        """Store a change set and bring the cache up to date.
 
         Raises:
-            PerSQLError: As `Committer.store` says; the cache then forgets the session.
+            PerSQLError: As `Committer.commit` says; the cache then forgets the session.
+            InDoubtError: If an answer was lost.
         """
-        session_id, agent_id = moment.session_id, moment.agent_id
-        with self._turnstile(session_id, agent_id):
-            self._catch_up(moment)
+        key = change.key
+        with self.lock(key):
+            if in_doubt is None:
+                base = self._caught_up(change, base)
             try:
-                outcome = self._committer.store(moment)
+                stored, result = self._committer.commit(change, base, rebase, in_doubt)
             except BaseException:
-                self.cache.forget(session_id)
+                self.cache.forget(key.session_id)
                 raise
-            self.cache.written(session_id, lambda entry: _after(entry, moment, outcome))
-        return outcome
+            self.cache.written(key.session_id, lambda entry: _after(entry, stored, result))
+        return result
 
-    def take_in_message(self, session_id: str, agent_id: str, row: MessageRow) -> None:
-        """Take a message that was stored on its own into the cache."""
-
-        def change(entry: SessionSnapshot) -> SessionSnapshot | None:
-            agent = entry.agents.get(agent_id)
-            if agent is None or row.message_id != agent.next_id:
-                return None
-            return entry.with_agent(agent_id, replace(agent, window=agent.window.appended([row])))
-
-        self.cache.written(session_id, change)
-
-    def _catch_up(self, moment: Moment) -> None:
-        """Merge with what another writer of this process has left, before the race is run."""
-        base, entry = moment.base, self.cache.get(moment.session_id)
-        seen = None if entry is None else entry.agents.get(moment.agent_id)
+    def _caught_up(self, change: ChangeSet, base: MergeBase) -> MergeBase:
+        """Return a base that another writer of this process has advanced, before a race is run."""
+        entry = self.cache.get(change.key.session_id)
+        seen = None if entry is None else entry.agents.get(change.key.agent_id)
         if (
-            seen is not None
-            and moment.content is not None
-            and self.on_conflict == "merge"
-            and not base.unsettled
-            and seen.write_id == base.write_id
-            and seen.version > base.version
+            seen is None
+            or change.content is None
+            or change.view is not None
+            or not self.is_merging
+            or seen.origin != base.origin
+            or seen.version <= base.version
+            or seen.view != base.view
+            or seen.history_version != base.history_version
         ):
-            content = self.codec.read_agent_content(moment.session_id, moment.agent_id, seen.data)
-            base.adopt(Found(seen.version, content))
+            return base
+        content = self.codec.read_content(change.key, seen.data)
+        return replace(base, version=seen.version, content=content)
 
-    def _turnstile(self, session_id: str, agent_id: str) -> "_Turnstile":
-        with self._turnstiles_lock:
-            return self._turnstiles.setdefault((session_id, agent_id), _Turnstile())
+    def remember_message(self, key: AgentKey, row: StoredMessage) -> None:
+        """Bring the cache up to date after a message was stored on its own."""
+
+        def change(entry: CachedSession) -> CachedSession | None:
+            agent = entry.agents.get(key.agent_id)
+            if agent is None or row.message_id != agent.last_id + 1:
+                return None
+            return entry.with_agent(
+                key.agent_id, replace(agent, messages=agent.messages.appended([row]))
+            )
+
+        self.cache.written(key.session_id, change)
 
 
-class _Turnstile:
-    """A lock that lives as long as somebody holds or awaits it."""
+class AgentLock:
+    """A lock that lives as long as somebody holds or awaits it; its holder may take it again."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        """Begin unlocked."""
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin unlocked: no thread of the parent holds it here."""
+        self._lock = threading.RLock()
 
     def __enter__(self) -> None:
+        """Wait for it."""
         self._lock.acquire()
 
     def __exit__(self, *_: object) -> None:
+        """Release it."""
+        self.release()
+
+    def release(self) -> None:
+        """Let others have it."""
         self._lock.release()
 
+    def try_acquire(self) -> bool:
+        """Take it if nobody else has it, without waiting."""
+        return self._lock.acquire(blocking=False)
 
-def _refreshed(
-    entry: SessionSnapshot | None, rows: list[Rows], asked_at: float, limit: int
-) -> SessionSnapshot | None:
-    """Give a session as it is, from what was known of it and what the database has answered."""
-    session, agents, multi_agents, messages = rows
-    if not session:
-        return None
-    windows: dict[str, list[MessageRow]] = {}
+
+class _Opening:
+    """The statements that open a session, within a batch, and how their rows are read."""
+
+    def __init__(self, batch: Batch, opening: reading.Open) -> None:
+        self._session = batch.ask(opening.session)
+        self._agents = batch.ask(opening.agents)
+        self._multi_agents = batch.ask(opening.multi_agents)
+        self._messages = batch.ask(opening.messages)
+
+    def is_cut(self, answer: Answer) -> bool:
+        """Whether there may be more messages than one request brings."""
+        return len(answer[self._messages]) == MESSAGES_PER_REQUEST
+
+    def read(
+        self, answer: Answer, entry: CachedSession | None, asked_at: float, limit: int
+    ) -> CachedSession | None:
+        """Return a session as it is, of what was known of it and what the database answered."""
+        session = answer.first(self._session)
+        if session is None:
+            return None
+        known = {} if entry is None else entry.agents
+        messages: dict[str, list[StoredMessage]] = {}
+        for message in answer[self._messages]:
+            messages.setdefault(message["agent_id"], []).append(StoredMessage.of(message))
+        agents = {}
+        for row in answer[self._agents][:limit]:
+            agent_id = row["agent_id"]
+            before = known.get(agent_id) or CachedAgent.of(row)
+            agents[agent_id] = before.refreshed(row, messages.get(agent_id, []))
+        return CachedSession(
+            session["data"],
+            session["write_id"],
+            agents,
+            {
+                row["multi_agent_id"]: entry.multi_agents[row["multi_agent_id"]]
+                if row["data"] is None and entry is not None
+                else CachedMultiAgent.of(row)
+                for row in answer[self._multi_agents]
+            },
+            checked_at=asked_at,
+        )
+
+
+def _portions(messages: Sequence[PendingMessage]) -> Iterator[list[PendingMessage]]:
+    """Yield messages in portions of some bytes each."""
+    portion: list[PendingMessage] = []
+    size = 0
     for message in messages:
-        windows.setdefault(message["agent_id"], []).append(MessageRow.of(message))
-
-    def agent(row: Mapping[str, Any]) -> AgentSnapshot:
-        known = None if entry is None else entry.agents.get(row["agent_id"])
-        before = AgentSnapshot.of(row) if known is None else known
-        return before.refreshed(row, windows.get(row["agent_id"], []))
-
-    def multi_agent(row: Mapping[str, Any]) -> MultiAgentSnapshot:
-        if row["data"] is None and entry is not None:
-            return entry.multi_agents[row["multi_agent_id"]]
-        return MultiAgentSnapshot.of(row)
-
-    return SessionSnapshot(
-        session[0]["data"],
-        {row["agent_id"]: agent(row) for row in agents[:limit]},
-        {row["multi_agent_id"]: multi_agent(row) for row in multi_agents},
-        checked_at=asked_at,
-    )
+        if portion and size + len(message.row.data) > _BYTES_PER_STATEMENT:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += len(message.row.data)
+    if portion:
+        yield portion
 
 
-def _after(entry: SessionSnapshot, moment: Moment, outcome: Outcome) -> SessionSnapshot | None:
-    """Give a session as a moment has left it, or None where that can't be told."""
-    agent = entry.agents.get(moment.agent_id)
-    if agent is None or agent.write_id != moment.base.write_id or agent.epoch != outcome.epoch:
+def _after(entry: CachedSession, change: ChangeSet, result: CommitResult) -> CachedSession | None:
+    """Return a session as a change set has left it, or None where that can't be told."""
+    agent, base = entry.agents.get(change.key.agent_id), result.base
+    if (
+        agent is None
+        or agent.origin != base.origin
+        or agent.history_version != base.history_version
+    ):
         return None
     version, data = agent.version, agent.data
-    if outcome.written is not None and version == outcome.version - 1:
-        version, data = outcome.version, outcome.written.data
-    if version != outcome.version or outcome.window_start < agent.window_start:
+    if result.row is not None and version == base.version - 1:
+        version, data = base.version, result.row.data
+    if version != base.version or base.view.start < agent.view.start:
         return None
-    next_id = agent.next_id
-    stored = [(outcome.ids[one.write_id], one) for one in moment.messages]
+    new = _appended(agent, change, result)
+    if new is None:
+        return None
+    messages = (agent.messages.appended(new) if new else agent.messages).within(base.view)
+    after = replace(
+        agent, version=version, view=base.view, is_counted=False, data=data, messages=messages
+    )
+    return entry.with_agent(change.key.agent_id, after)
+
+
+def _appended(
+    agent: CachedAgent, change: ChangeSet, result: CommitResult
+) -> list[StoredMessage] | None:
+    """Return the messages that a change set added to the cached ones, or None if it can't tell."""
+    if not all(_has(agent, segment) for segment in result.base.view.head):
+        return None
+    next_id = agent.last_id + 1
     new = [
-        MessageRow(message_id, 1, one.write_id, moment.turn, one.row.data)
-        for message_id, one in stored
-        if message_id >= next_id
+        StoredMessage(result.ids[one.write_id], 1, one.write_id, change.turn, "", one.row.data)
+        for one in change.messages
+        if result.ids[one.write_id] >= next_id
     ]
     if any(row.message_id != next_id + index for index, row in enumerate(new)):
         return None
-    window = (agent.window.appended(new) if new else agent.window).since(outcome.window_start)
-    after = AgentSnapshot(version, agent.write_id, agent.epoch, outcome.window_start, data, window)
-    return entry.with_agent(moment.agent_id, after)
+    return new
+
+
+def _has(agent: CachedAgent, segment: Any) -> bool:
+    """Whether the cache has all messages of a view's segment, which it does of its own view's."""
+    if isinstance(segment, str):
+        return True
+    first, last = segment
+    return first >= agent.view.start or any(
+        one[0] <= first and last <= one[1] for one in agent.view.head if not isinstance(one, str)
+    )

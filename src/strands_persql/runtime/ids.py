@@ -1,6 +1,27 @@
-"""Which ids are accepted."""
+"""Ids: which are accepted from callers, and how new ones are made."""
 
-from typing import Any
+import os
+from typing import Any, NamedTuple
+
+CHANGE_ID_LENGTH = 16
+"""Characters of the id of a change set."""
+
+
+class AgentKey(NamedTuple):
+    """Which agent of which session."""
+
+    session_id: str
+    agent_id: str
+
+    @property
+    def context(self) -> dict[str, Any]:
+        """Return both ids by name, for statements and errors."""
+        return {"session_id": self.session_id, "agent_id": self.agent_id}
+
+
+def new_id() -> str:
+    """Return an id for one logical write, kept through all its retries."""
+    return os.urandom(CHANGE_ID_LENGTH // 2).hex()
 
 
 def check_id(kind: str, value: Any) -> str:
@@ -10,8 +31,11 @@ def check_id(kind: str, value: Any) -> str:
         kind: What it identifies, such as ``"session"``.
         value: The id.
 
+    Returns:
+        The id.
+
     Raises:
-        ValueError: If it is empty, no text, or has a path separator, NUL or lone surrogate.
+        ValueError: If it is not text, is empty, or has a path separator, NUL or lone surrogate.
     """
     if not isinstance(value, str) or not value:
         raise ValueError(f"{kind}_id={value!r} | must be text and not empty")
@@ -27,8 +51,11 @@ def check_id(kind: str, value: Any) -> str:
 def check_message_id(value: Any) -> int:
     """Check a message's id.
 
+    Returns:
+        The id.
+
     Raises:
-        ValueError: If it is no integer, or negative.
+        ValueError: If it is not an integer, or negative.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"message_id={value!r} | must be an integer and not negative")

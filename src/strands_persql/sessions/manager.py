@@ -1,6 +1,5 @@
-"""Strands' lifecycle of agents, graphs and swarms, turned into moments to be stored."""
+"""Strands' lifecycle of agents, graphs and swarms, handed over to be stored."""
 
-import threading
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -24,15 +23,16 @@ from strands_persql.databases.protocol import Database
 from strands_persql.databases.rest import RestClient
 from strands_persql.errors import PerSQLError
 from strands_persql.gateway.retry import RetryPolicy
-from strands_persql.gateway.transport import new_write_id
-from strands_persql.persistence.cached import AgentSnapshot, SessionSnapshot
-from strands_persql.persistence.committer import MAX_MESSAGES, NewMessage, OnConflict, now
-from strands_persql.persistence.compare_and_swap import Seen
-from strands_persql.runtime.ids import check_id
+from strands_persql.persistence.cached import CachedAgent, CachedSession
+from strands_persql.persistence.changes import OnConflict, PendingMessage
+from strands_persql.persistence.rows import RowUpdates
+from strands_persql.runtime.ids import AgentKey, check_id, new_id
 from strands_persql.runtime.threads import Queue, in_thread
+from strands_persql.sessions import upstream
+from strands_persql.sessions.events import AgentEvents
+from strands_persql.sessions.multi_agents import MultiAgentStates
 from strands_persql.sessions.repository import PerSQLSessionRepository
-from strands_persql.sessions.unit_of_work import AgentHolder, agent_record
-from strands_persql.tables.schema import Row
+from strands_persql.sessions.unit_of_work import UnitOfWork
 
 _Self = TypeVar("_Self", bound="PerSQLSessionManager")
 
@@ -108,23 +108,33 @@ class PerSQLSessionManager(RepositorySessionManager):
             )
         self.session_id = check_id("session", session_id)
         self.session_repository = repository
-        self._store = repository.store
-        self._commit_turns = commit == "turn"
+        self._store = repository._store  # noqa: SLF001 - of the same room
+        self._defers = commit == "turn"
         self._client: RestClient | None = None
         self._opened = self._store.open(session_id)
         if self._opened is None:
             self.session = Session(session_id=session_id, session_type=SessionType.AGENT)
         else:
             self.session = self._store.codec.read_session(session_id, self._opened.data)
-        self._holders: dict[str, AgentHolder] = {}
+        self._units: dict[str, UnitOfWork] = {}
+        self._events: dict[str, AgentEvents] = {}
         self._agents: dict[str, Any] = {}
-        self._multi_agents: dict[str, tuple[str, Seen]] = {}  # by id, the JSON that is stored
+        self._multi_agents = MultiAgentStates(self._store, RowUpdates(self._store), self.session)
         self._multi_agent_queue = Queue()
-        self._moment = threading.local()
 
     @classmethod
     def from_token(
-        cls: type[_Self], session_id: str, token: str, database: str, **options: Any
+        cls: type[_Self],
+        session_id: str,
+        token: str,
+        database: str,
+        *,
+        base_url: str | None = None,
+        table_prefix: str = "strands_",
+        commit: Literal["message", "turn"] = "message",
+        max_staleness: float = 0.0,
+        on_conflict: OnConflict = "merge",
+        retry: RetryPolicy | None = None,
     ) -> _Self:
         """Open a session in a hosted database, with a client of the manager's own.
 
@@ -134,13 +144,25 @@ class PerSQLSessionManager(RepositorySessionManager):
             session_id: The session.
             token: The PerSQL token.
             database: The database, as ``"namespace/name"``.
-            **options: ``base_url`` for the client; all else is the constructor's.
+            base_url: Where the service is, or None for PerSQL's own address.
+            table_prefix: As for the constructor, like all that follows.
+            commit: When messages are stored.
+            max_staleness: How old, in seconds, what is remembered may be.
+            on_conflict: What happens when another writer came first.
+            retry: How long failed requests are tried again.
         """
-        base_url = options.pop("base_url", None)
         client = RestClient(token) if base_url is None else RestClient(token, base_url=base_url)
         del token  # from this frame, which reporters may show
         try:
-            manager = cls(session_id, client.database(database), **options)
+            manager = cls(
+                session_id,
+                client.database(database),
+                table_prefix=table_prefix,
+                commit=commit,
+                max_staleness=max_staleness,
+                on_conflict=on_conflict,
+                retry=retry,
+            )
         except BaseException:
             client.close()
             raise
@@ -148,31 +170,53 @@ class PerSQLSessionManager(RepositorySessionManager):
         return manager
 
     @classmethod
-    async def open(cls: type[_Self], *args: Any, **kwargs: Any) -> _Self:
+    async def open(
+        cls: type[_Self],
+        session_id: str,
+        database: Database | None = None,
+        *,
+        table_prefix: str = "strands_",
+        commit: Literal["message", "turn"] = "message",
+        max_staleness: float = 0.0,
+        on_conflict: OnConflict = "merge",
+        repository: PerSQLSessionRepository | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> _Self:
         """Do what the constructor does, without blocking the event loop."""
-        return await in_thread(cls, *args, **kwargs)
+        return await in_thread(
+            cls,
+            session_id,
+            database,
+            table_prefix=table_prefix,
+            commit=commit,
+            max_staleness=max_staleness,
+            on_conflict=on_conflict,
+            repository=repository,
+            retry=retry,
+        )
 
     # -- closing -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store what is unsaved, and close the client if the manager made it.
+        """Store what is pending, and close the client if the manager made it.
 
         Raises:
-            PerSQLError: If something could not be stored. It is still held: call again.
+            PerSQLError: If something could not be stored. Where the client wasn't made by the
+                manager it is still held: call again.
         """
         errors = []
-        for agent_id, holder in self._holders.items():
+        for agent_id, unit in self._units.items():
             try:
-                holder.close(self._agents[agent_id])
+                unit.close(self._agents[agent_id])
             except PerSQLError as error:  # noqa: PERF203 - one agent's failure isn't another's
                 errors.append(error)
+        if self._client is not None and not errors:
+            self._client.close()
         if errors:
             raise errors[0]
-        if self._client is not None:
-            self._client.close()
 
     def __enter__(self: _Self) -> _Self:
-        """Give the manager."""
+        """Return the manager."""
         return self
 
     def __exit__(
@@ -185,7 +229,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         self.close()
 
     async def __aenter__(self: _Self) -> _Self:
-        """Give the manager."""
+        """Return the manager."""
         return self
 
     async def __aexit__(
@@ -204,11 +248,16 @@ class PerSQLSessionManager(RepositorySessionManager):
 
         All but initialization are coroutines, so that other agents on the event loop go on.
         """
-        super().register_hooks(_Others(registry), **kwargs)  # type: ignore[arg-type]
+        super().register_hooks(_OtherEvents(registry), **kwargs)  # type: ignore[arg-type]
         registry.add_callback(AgentInitializedEvent, lambda event: self.initialize(event.agent))
         registry.add_callback(BeforeInvocationEvent, self._on_invocation)
         registry.add_callback(MessageAddedEvent, self._on_message)
-        registry.add_callback(AfterInvocationEvent, self._on_invocation_end)
+        upstream.call_first_at_end(registry, self._on_invocation_end)
+        registry.add_callback(AfterInvocationEvent, self._on_hooks_end)
+        if upstream.MESSAGE_UPDATED is not None:
+            registry.add_callback(upstream.MESSAGE_UPDATED, self._on_update)
+        for event_type in upstream.bidi_events():
+            registry.add_callback(event_type, self._on_update)
         registry.add_callback(
             MultiAgentInitializedEvent, lambda event: self.initialize_multi_agent(event.source)
         )
@@ -216,36 +265,28 @@ class PerSQLSessionManager(RepositorySessionManager):
         registry.add_callback(AfterMultiAgentInvocationEvent, self._on_multi_agent)
 
     async def _on_invocation(self, event: BeforeInvocationEvent) -> None:
-        holder = self._holder(event.agent)
-        await holder.queue.run(holder.begin_invocation)
+        upstream.keep_first_at_end(event.agent.hooks, self._on_invocation_end)
+        # Without a message the agent goes on where it has stopped.
+        await self._events_of(event.agent).invocation_began(continues=event.messages == [])
 
     async def _on_message(self, event: MessageAddedEvent) -> None:
-        holder = self._holder(event.agent)
-        await holder.queue.run(lambda: self._store_message(holder, event.message, event.agent))
+        await self._events_of(event.agent).message_added(event.message)
+
+    async def _on_update(self, event: Any) -> None:
+        await self._events_of(event.agent).message_updated()
 
     async def _on_invocation_end(self, event: AfterInvocationEvent) -> None:
-        holder = self._holder(event.agent)
-        await holder.queue.run(lambda: holder.end_invocation(event.agent))
+        await self._events_of(event.agent).invocation_ended()
+
+    async def _on_hooks_end(self, event: AfterInvocationEvent) -> None:
+        await self._events_of(event.agent).hooks_ended()
 
     async def _on_multi_agent(
         self, event: AfterNodeCallEvent | AfterMultiAgentInvocationEvent
     ) -> None:
-        text = self._encode_multi_agent(event.source)  # here, for nodes change it on this loop
-        await self._multi_agent_queue.run(lambda: self._store_multi_agent(event.source.id, text))
-
-    def _store_message(self, holder: AgentHolder, message: Message, agent: Any) -> None:
-        """Make one moment of what Strands calls as two."""
-        self._moment.open = True
-        try:
-            self.append_message(message, agent)
-            self.sync_agent(agent)
-        finally:
-            self._moment.open = False
-        if not self._waits_for_turn(holder) or holder.is_full:
-            holder.commit(agent)
-
-    def _waits_for_turn(self, holder: AgentHolder) -> bool:
-        return self._commit_turns and holder.is_invoked
+        source = event.source
+        text = self._multi_agents.encode(source)  # here, for nodes change it on this loop
+        await self._multi_agent_queue.run(lambda: self._multi_agents.store(source.id, text))
 
     # -- agents --------------------------------------------------------------------------------
 
@@ -257,44 +298,52 @@ class PerSQLSessionManager(RepositorySessionManager):
             PerSQLError: If the database can't be asked; the agent is then not known here.
         """
         agent_id = check_id("agent", agent.agent_id)
-        if agent_id in self._holders:
+        if agent_id in self._units:
             raise SessionException("The `agent_id` of an agent must be unique in a session.")
+        upstream.warn_of_storage(agent)
+        key = AgentKey(self.session_id, agent_id)
         opened = self._as_opened()
         found = None if opened is None else opened.agents.get(agent_id)
-        created = False
-        records: list[SessionMessage] = []
-        if found is None:
-            turn = new_write_id()
-            records = [SessionMessage.from_message(m, i) for i, m in enumerate(agent.messages)]
-            found, created = self._store.start_agent(
-                self.session,
-                agent_record(agent),
-                [
-                    NewMessage(
-                        new_write_id(), self._store.codec.message(self.session_id, agent_id, one)
-                    )
-                    for one in records[:MAX_MESSAGES]
-                ],
-                turn,
-            )
-        rows = list(found.window)
-        created = created and len(rows) <= len(records)  # or others came before our answer
-        if not created:
-            records = self._restore(agent, found)
-        holder = AgentHolder(
-            self._store, self.session_id, agent_id, found, records[: len(rows)], rows
+        unit = self._create(agent, key) if found is None else self._restore(agent, key, found)
+        self._units[agent_id], self._agents[agent_id] = unit, agent
+        self._events[agent_id] = AgentEvents(unit, agent)
+        upstream.on_management_failure(agent, lambda: unit.end_invocation(agent))
+
+    def _create(self, agent: Any, key: AgentKey) -> UnitOfWork:
+        """Create an agent in the session, whole or not at all; another writer may come first."""
+        for index, message in enumerate(agent.messages):
+            upstream.mark_message(message, f"{'/'.join(key)}/initial/{new_id()}/{index}")
+        records = [SessionMessage.from_message(one, i) for i, one in enumerate(agent.messages)]
+        rows = [self._store.codec.message(key, record) for record in records]
+        found, created = self._store.start_agent(
+            self.session,
+            upstream.agent_record(agent),
+            [PendingMessage(new_id(), row) for row in rows],
+            new_id(),
         )
-        self._holders[agent_id], self._agents[agent_id] = holder, agent
-        if created and len(records) > len(rows):
-            try:
-                for record in records[len(rows) :]:
-                    holder.add(record.message, agent)
-                holder.commit(agent)
-            except BaseException:
-                del self._holders[agent_id], self._agents[agent_id]
-                raise
-        if not created and getattr(getattr(agent, "_interrupt_state", None), "activated", False):
-            holder.continue_last_turn()
+        if not created or len(found.messages) > len(records):  # or others came before our answer
+            return self._restore(agent, key, found)
+        unit = self._unit_of_work(key, found)
+        unit.adopt(agent)
+        return unit
+
+    def _restore(self, agent: Any, key: AgentKey, found: CachedAgent) -> UnitOfWork:
+        """Give an agent its state and its messages back; those that it had are dropped."""
+        fields = self._store.codec.read_agent_fields(key, found.data)
+        record = self._store.codec.agent_of(key, fields)
+        agent.state = AgentState(record.state)
+        prepended: list[Message] = []
+        manager = getattr(agent, "conversation_manager", None)
+        if manager is not None:
+            record.initialize_internal_state(agent)
+            prepended = manager.restore_from_session(record.conversation_manager_state) or []
+        unit = UnitOfWork(self._store, key, found, fields, defers=self._defers)
+        unit.restore(agent, prepended)
+        return unit
+
+    def _unit_of_work(self, key: AgentKey, found: CachedAgent) -> UnitOfWork:
+        fields = self._store.codec.read_agent_fields(key, found.data)
+        return UnitOfWork(self._store, key, found, fields, defers=self._defers)
 
     def append_message(self, message: Message, agent: Any, **kwargs: Any) -> None:
         """Store a message, behind all that are there.
@@ -304,34 +353,33 @@ class PerSQLSessionManager(RepositorySessionManager):
             PerSQLError: If it could not be stored. It is still held, and goes out first with
                 the next one.
         """
-        holder = self._holder(agent)
-        holder.add(message, agent)
-        if not self._in_moment and not self._waits_for_turn(holder):
-            holder.commit(agent, state=False)
+        unit = self._unit(agent)
+        unit.add(message, agent)
+        if not unit.waits_for_turn:
+            unit.commit(agent, state=False)
 
     def sync_agent(self, agent: Any, **kwargs: Any) -> None:
-        """Store an agent's state, if it isn't stored as it is.
+        """Store an agent's state and what it works with, if they aren't stored as they are.
 
         Raises:
             ConflictError: With ``on_conflict="raise"``, if another writer came first.
             PerSQLError: If it could not be stored.
         """
-        holder = self._holder(agent)
-        if self._in_moment or (self._waits_for_turn(holder) and holder.has_unsaved):
-            return  # it goes out with the moment, or with the turn
-        holder.commit(agent)
+        unit = self._unit(agent)
+        if not unit.waits_for_turn:
+            unit.commit(agent)
 
     def redact_latest_message(self, redact_message: Message, agent: Any, **kwargs: Any) -> None:
-        """Replace the latest message's content in the session.
+        """Replace the content of the message that the agent has redacted.
 
         Raises:
             SessionException: If there is no message.
             PerSQLError: If it could not be stored; it is tried again with the next write.
         """
-        holder = self._holder(agent)
-        if not holder.redact_latest(redact_message):
+        unit = self._unit(agent)
+        if not unit.redact_latest(redact_message, agent):
             raise SessionException("No message to redact.")
-        holder.commit(agent, state=False, messages=not self._waits_for_turn(holder))
+        unit.commit(agent, state=False, messages=not unit.waits_for_turn)
 
     # Older versions of Strands call these for bidirectional agents, newer ones those above.
 
@@ -347,42 +395,31 @@ class PerSQLSessionManager(RepositorySessionManager):
         """Do as `sync_agent`."""
         self.sync_agent(agent)
 
-    @property
-    def _in_moment(self) -> bool:
-        return getattr(self._moment, "open", False)
-
-    def _holder(self, agent: Any) -> AgentHolder:
+    def _unit(self, agent: Any) -> UnitOfWork:
         try:
-            return self._holders[agent.agent_id]
+            return self._units[agent.agent_id]
         except KeyError:
-            raise SessionException(
-                f"agent {agent.agent_id!r} was not initialized with session {self.session_id!r};"
-                " give it this session manager when it is made, or call initialize()"
-            ) from None
+            raise self._not_initialized(agent) from None
 
-    def _as_opened(self) -> SessionSnapshot | None:
-        """Give the session as this manager opened it, or as it was seen later."""
+    def _events_of(self, agent: Any) -> AgentEvents:
+        try:
+            return self._events[agent.agent_id]
+        except KeyError:
+            raise self._not_initialized(agent) from None
+
+    def _not_initialized(self, agent: Any) -> SessionException:
+        return SessionException(
+            f"agent {agent.agent_id!r} was not initialized with session {self.session_id!r};"
+            " give it this session manager when it is made, or call initialize()"
+        )
+
+    def _as_opened(self) -> CachedSession | None:
+        """Return the session as this manager opened it, or as it was seen later."""
         cached, opened = self._store.cache.get(self.session_id), self._opened
         self._opened = None  # what comes after the first agent is read anew, if it isn't cached
         if opened is None or (cached is not None and cached.checked_at >= opened.checked_at):
             return cached
         return opened
-
-    def _restore(self, agent: Any, found: AgentSnapshot) -> list[SessionMessage]:
-        """Give an agent its state and its messages back; those that it had are dropped."""
-        codec, context = self._store.codec, (self.session_id, agent.agent_id)
-        record = codec.read_agent(*context, found.data)
-        agent.state = AgentState(record.state)
-        prepended: list[Message] = []
-        manager = getattr(agent, "conversation_manager", None)
-        if manager is not None:
-            record.initialize_internal_state(agent)
-            prepended = manager.restore_from_session(record.conversation_manager_state) or []
-        records = [codec.read_message(*context, row) for row in found.window]
-        if not getattr(agent.model, "stateful", False):
-            messages = [one.to_message() for one in records]
-            agent.messages = self._fix_broken_tool_use([*prepended, *messages])
-        return records
 
     # -- graphs and swarms ---------------------------------------------------------------------
 
@@ -392,18 +429,8 @@ class PerSQLSessionManager(RepositorySessionManager):
         Raises:
             PerSQLError: If the database can't be asked.
         """
-        multi_agent_id = check_id("multi_agent", source.id)
-        opened = self._as_opened()
-        found = None if opened is None else opened.multi_agents.get(multi_agent_id)
-        created = False
-        if found is None:
-            row = self._store.codec.multi_agent(self.session_id, source, now())
-            found, created = self._store.start_multi_agent(self.session, multi_agent_id, row)
-        if not created:
-            source.deserialize_state(
-                self._store.codec.read_multi_agent(self.session_id, multi_agent_id, found.data)
-            )
-        self._multi_agents[multi_agent_id] = (found.data, Seen(found.version, found.write_id))
+        check_id("multi_agent", source.id)
+        self._multi_agents.initialize(source, self._as_opened())
 
     def sync_multi_agent(self, source: Any, **kwargs: Any) -> None:
         """Store a graph's or swarm's state, if it isn't stored as it is.
@@ -412,29 +439,11 @@ class PerSQLSessionManager(RepositorySessionManager):
             ConflictError: With ``on_conflict="raise"``, if another writer came first.
             PerSQLError: If it could not be stored.
         """
-        self._store_multi_agent(source.id, self._encode_multi_agent(source))
-
-    def _encode_multi_agent(self, source: Any) -> str:
-        return self._store.codec.multi_agent(self.session_id, source, now()).data
-
-    def _store_multi_agent(self, multi_agent_id: str, text: str) -> None:
-        try:
-            stored, seen = self._multi_agents[multi_agent_id]
-        except KeyError:
-            raise SessionException(
-                f"multi-agent {multi_agent_id!r} was not initialized with session"
-                f" {self.session_id!r}; give it this session manager when it is made"
-            ) from None
-        if text == stored:
-            return
-        time = now()
-        row = Row(text, time, time)
-        self.session_repository.replace_multi_agent(self.session_id, multi_agent_id, row, seen)
-        self._multi_agents[multi_agent_id] = (text, seen)
+        self._multi_agents.store(source.id, self._multi_agents.encode(source))
 
 
-class _Others:
-    """A registry for the parent class: takes what it registers for events that aren't ours."""
+class _OtherEvents:
+    """A registry for the parent class: passes on what it registers for events that aren't ours."""
 
     _OURS = (
         AgentInitializedEvent,

@@ -1,127 +1,190 @@
-"""What a manager holds of one agent: its unsaved messages, its turn, and what it knows."""
+"""What is between an agent and the database: it collects changes and stores them at once."""
 
 import logging
-import threading
-from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from strands.types.content import Message
-from strands.types.session import SessionAgent, SessionMessage
+from strands.types.session import SessionMessage
 
 from strands_persql.errors import ConflictError
-from strands_persql.gateway.transport import new_write_id
-from strands_persql.persistence.cached import AgentSnapshot, MessageRow
-from strands_persql.persistence.committer import (
+from strands_persql.persistence.cached import CachedAgent
+from strands_persql.persistence.changes import (
     MAX_BYTES,
     MAX_MESSAGES,
-    MAX_REWRITES,
-    Base,
-    Moment,
-    NewMessage,
-    Outcome,
-    Rewrite,
-    now,
+    MAX_STATEMENTS,
+    ChangeSet,
+    Claim,
+    CommitResult,
+    MergeBase,
+    MessageUpdate,
+    PendingMessage,
 )
-from strands_persql.persistence.merge import merge, same
-from strands_persql.persistence.store import SessionStore
-from strands_persql.runtime.forks import renew_after_fork
-from strands_persql.runtime.threads import Queue
-from strands_persql.sessions.tool_calls import answered, called, continues, mark, places, stands_in
-from strands_persql.tables.codec import removed_messages, without_times
-from strands_persql.tables.encoding import to_fields, to_json
-from strands_persql.tables.schema import Row
+from strands_persql.persistence.committer import Request
+from strands_persql.persistence.compare_and_swap import InDoubtError
+from strands_persql.persistence.store import AgentLock, SessionStore
+from strands_persql.persistence.view import View
+from strands_persql.runtime.clock import now
+from strands_persql.runtime.ids import AgentKey, new_id
+from strands_persql.sessions import upstream
+from strands_persql.sessions.content import AgentContent, bring_in, waiting_turns
+from strands_persql.sessions.history import (
+    Entry,
+    HistoryEntry,
+    Memory,
+    PlaceholderEntry,
+    ViewEntry,
+    edited,
+    structure,
+)
+from strands_persql.sessions.known_history import KnownHistory
+from strands_persql.sessions.tool_calls import answered_ids, is_open, is_placeholder
+from strands_persql.sessions.turns import Turn
+from strands_persql.sessions.weaving import weave
+from strands_persql.tables.encoding import to_json
+from strands_persql.tables.tables import MAX_ID
 
-logger = logging.getLogger(__name__)
-
-_MAX_ID = 2**53
-_PREPENDED = 1  # messages that a conversation manager puts before those of the session
-
-
-@dataclass(order=True)
-class _Known:
-    """A message that the agent has in memory and the database has stored."""
-
-    message_id: int
-    write_id: str = field(compare=False)
-    version: int = field(compare=False)
-    turn_id: str = field(compare=False)
-    record: SessionMessage = field(compare=False)
-
-
-@dataclass
-class _Unsaved:
-    """A message that the agent has in memory and the database may not have."""
-
-    write_id: str
-    record: SessionMessage
-    row: Row | None = None
-    tried: bool = False
+logger = logging.getLogger("strands_persql")
 
 
-@dataclass
-class _Turn:
-    turn_id: str
-    first: int | None = None
-    interleaved: bool = False  # with another writer's, which is yet to be read
+@dataclass(frozen=True)
+class _Plan:
+    """What is to be stored, however often it takes.
+
+    Attributes:
+        id: The id of the change set.
+        state: Whether to store the agent's state.
+        messages: Whether to store its messages, and what it works with.
+        claim: The claim to go on with a turn.
+        is_retry: Whether another writer came first, so that its rows are asked for.
+    """
+
+    id: str
+    state: bool = True
+    messages: bool = True
+    claim: Claim | None = None
+    is_retry: bool = False
 
 
-class AgentHolder:
-    """Stands between an agent and the database.
+@dataclass(frozen=True)
+class _Attempt:
+    """A change set, with what it was made of.
 
-    It collects what changes at one moment and stores it at once; what could not be stored stays
-    unsaved and goes out with the next moment, in order. It knows which messages the agent has in
-    memory, so that another writer's are brought in once, at the start of a turn.
+    Attributes:
+        change: The change set.
+        shown: What the agent has in memory, of what has or will have a place in its view.
+        wanted: What the row's view will have, or None where it stays.
+        text: The JSON of the content, where there is content.
+        pending: The messages to append.
+        updated: The messages to update.
+        is_last: Whether nothing is left to store after it.
+    """
+
+    change: ChangeSet
+    shown: list[Entry] | None = None
+    wanted: list[Entry] | None = None
+    text: str | None = None
+    pending: Sequence[HistoryEntry] = ()
+    updated: Sequence[HistoryEntry] = ()
+    is_last: bool = True
+
+
+class UnitOfWork:
+    """Collects what changes about an agent and stores it in one transaction.
+
+    What could not be stored stays pending and goes out with the next change set, in order. What
+    other writers have stored is brought into the agent's memory when its turn begins.
 
     All methods may be called from any thread.
 
     Args:
         store: Where sessions are.
-        session_id: The session.
-        agent_id: The agent.
-        agent: The agent as it was opened.
-        records: The messages that the agent has been handed.
-        rows: Their rows.
+        key: The agent.
+        found: The agent's row and what it works with, as it was opened.
+        fields: The row's decoded fields.
+        defers: Whether messages are stored with their turn, not one by one.
+
+    Attributes:
+        lock: The lock of all who write this agent in this process.
     """
 
     def __init__(
         self,
         store: SessionStore,
-        session_id: str,
-        agent_id: str,
-        agent: AgentSnapshot,
-        records: Sequence[SessionMessage],
-        rows: Sequence[MessageRow],
+        key: AgentKey,
+        found: CachedAgent,
+        fields: dict[str, Any],
+        *,
+        defers: bool,
     ) -> None:
-        """Hold an agent that was just opened."""
-        self.queue = Queue()
+        """Begin with an agent that was just opened or created."""
+        self.lock: AgentLock = store.lock(key)
         self._store = store
-        self._session_id = session_id
-        self._agent_id = agent_id
-        self.after_fork()
-        renew_after_fork(self)
-        self._base: Base = store.base_of(session_id, agent_id, agent)
-        self._content_text = ""  # the JSON that `known` was encoded as, to tell cheaply
-        self._known = [
-            _Known(row.message_id, row.write_id, row.version, row.turn, record)
-            for row, record in zip(rows, records, strict=True)
-        ]
-        self._latest: _Known | _Unsaved | None = self._known[-1] if self._known else None
-        self._after = agent.next_id - 1  # the highest id known to be taken
-        self._complete_to = self._after  # no other writer's finished turn is missing up to it
-        self._unsaved: list[_Unsaved] = []
-        self._rewrites: list[Rewrite] = []
-        self._turn: _Turn | None = None
-        self._last_turn: _Turn | None = None
-        self._invoked = False
-        self._asks_for_others = False
-        self._failed = False
+        self._key = key
+        self._defers = defers
+        self._base: MergeBase = store.base_of(key, found, fields)
+        self._content = AgentContent(key, store.codec)
+        self._history = KnownHistory(key, store.codec)
+        self._history.load(found.view, found.messages, found.last_id)
+        self._view = self._history.entries_of(found.view)
+        self._synced: list[Entry] = []  # what the row's view and the agent's memory agree on
+        self._memory = Memory()
+        self._latest: HistoryEntry | None = self._history.last()
+        self._pending: list[HistoryEntry] = []
+        self._redacted: list[HistoryEntry] = []
+        self._turn: Turn | None = None
+        self._last_turn: Turn | None = None
+        self._in_doubt: tuple[Request, _Plan, _Attempt] | None = None
+        self._is_invoked = self._asks_foreign = self._has_failed = False
         self._fence: ConflictError | None = None
 
-    def after_fork(self) -> None:
-        """Begin with a lock that no thread of the parent holds."""
-        self._lock = threading.RLock()
+    # -- opening -------------------------------------------------------------------------------
+
+    def restore(self, agent: Any, prepended: Sequence[Message]) -> None:
+        """Put what the row's view has into an agent's memory.
+
+        Args:
+            agent: The agent.
+            prepended: What its conversation manager puts first: rows of earlier versions don't
+                say it themselves.
+        """
+        with self.lock:
+            if upstream.is_stateful(agent):
+                return
+            self._synced = [one for one in self._view if one.message is not None]
+            entries: list[Entry] = list(self._view)
+            if not self._base.view.is_explicit:
+                entries = [*map(ViewEntry, prepended), *entries]
+            agent.messages = []
+            self._fill(agent, entries)
+            self._wait_for_answers(agent)
+
+    def adopt(self, agent: Any) -> None:
+        """Take an agent's messages for those that it was created with."""
+        with self.lock:
+            for entry, message in zip(self._view, agent.messages, strict=True):
+                entry.place(message)
+                entry.copy = structure(message)
+            self._memory.place(self._view, agent.messages)
+            self._synced = list(self._view)
+
+    def _wait_for_answers(self, agent: Any) -> None:
+        """Have an agent that waits for answers know whose turn they go on with."""
+        if not upstream.is_interrupted(agent):
+            return
+        waiting = waiting_turns(self._base.own)
+        turn_id = self._interrupted_turn(agent, waiting)
+        others = {turn: state for turn, state in waiting.items() if turn != turn_id}
+        upstream.wait_for_answers(agent, turn_id, others)
+
+    def _interrupted_turn(self, agent: Any, waiting: dict[str, dict[str, Any]]) -> str:
+        if self._last_turn is not None:
+            return self._last_turn.turn_id
+        state = upstream.interrupts(agent)
+        ids = set() if state is None else set(state.interrupts)
+        found = (turn for turn, one in waiting.items() if set(one.get("interrupts", ())) == ids)
+        return next(found, None) or self._history.stopped_turn()
 
     # -- turns ---------------------------------------------------------------------------------
 
@@ -129,392 +192,526 @@ class AgentHolder:
         """Note that the agent was invoked.
 
         Raises:
-            ConflictError: If the holder was fenced off by an earlier conflict.
+            ConflictError: If an earlier conflict has fenced this unit of work off.
         """
-        with self._lock:
+        with self.lock:
             self._check_fence()
             self._end_turn()
-            self._invoked, self._asks_for_others, self._failed = True, True, False
+            self._is_invoked, self._asks_foreign, self._has_failed = True, True, False
+
+    def continue_turn(self, agent: Any) -> None:
+        """Claim the turn that has stopped, and move it behind what others have said since.
+
+        Raises:
+            ConflictError: If it has been continued elsewhere.
+            PerSQLError: If that could not be stored.
+        """
+        with self.lock:
+            self._settle_in_doubt(agent)
+            turn = self._stopped_turn(agent)
+            last = None if turn is None else turn.last
+            if last is None or not last.write_id or last.message_id is None:
+                return
+            self._turn = turn
+            claim = Claim(last.message_id, last.write_id, last.claim)
+            plan = _Plan(new_id(), state=upstream.is_interrupted(agent), claim=claim)
+            try:
+                attempt = self._attempt(agent, plan)
+                assert attempt is not None
+                self._send(agent, plan, attempt)
+            except BaseException:
+                self._is_invoked, self._turn = False, None
+                raise
+
+    def _stopped_turn(self, agent: Any) -> Turn | None:
+        state, last = upstream.interrupts(agent), self._last_turn
+        if isinstance(state, upstream.WaitingInterrupts) and state.activated:
+            turn_id = state.turn_id
+        elif last is not None and last.entries:
+            return last
+        else:
+            turn_id = self._history.stopped_turn()
+        if last is not None and last.turn_id == turn_id:
+            return last
+        entries = self._history.of_turn(turn_id) if turn_id else []
+        return Turn(turn_id, entries) if entries else None
 
     def end_invocation(self, agent: Any) -> None:
-        """Store all that is unsaved and the agent's state, and end the turn."""
-        with self._lock:
-            self._invoked = False
-            if not self._failed and self._fence is None:
+        """Store all that is pending and the agent's state, and end the turn."""
+        with self.lock:
+            self._is_invoked = False
+            if not self._has_failed and self._fence is None:
                 self.commit(agent)
             self._end_turn()
-
-    def continue_last_turn(self) -> None:
-        """Go on with the turn that an interrupted invocation, maybe of another process, left."""
-        with self._lock:
-            turn_id = self._known[-1].turn_id if self._known else ""
-            ids = [one.message_id for one in self._known if one.turn_id == turn_id]
-            if turn_id and ids:
-                self._last_turn = _Turn(turn_id, ids[0])
+            self._wait_for_answers(agent)
 
     def _end_turn(self) -> None:
-        # While something is unsaved its turn goes on, for a moment is of one turn.
-        if self._turn is None or self._unsaved:
-            return
-        if not self._turn.interleaved:
-            self._complete_to = max(self._complete_to, self._after)
-        self._last_turn, self._turn = self._turn, None
+        # A change set belongs to one turn, so the turn stays open while messages are pending.
+        if self._turn is not None and not self._pending:
+            self._last_turn, self._turn = self._turn, None
 
-    def _open_turn(self, message: Message) -> None:
-        answers_tools = bool(answered(message))
-        if not self._invoked and message["role"] == "user" and not answers_tools:
+    def _open_turn(self, message: Message) -> Turn:
+        answers = bool(answered_ids(message))
+        if not self._is_invoked and message["role"] == "user" and not answers:
             self._end_turn()
         if self._turn is None:
-            self._asks_for_others = True
-            goes_on = answers_tools and self._last_turn is not None
-            self._turn = self._last_turn if goes_on else _Turn(new_write_id())
+            self._asks_foreign = True
+            continues = answers and self._last_turn is not None
+            self._turn = self._last_turn if continues else Turn(new_id())
+        assert self._turn is not None
+        return self._turn
 
     def close(self, agent: Any) -> None:
-        """Store all that is unsaved, for nothing comes after it."""
-        with self._lock:
+        """Store all that is pending, for nothing comes after it."""
+        with self.lock:
             if self._fence is None:
                 self.commit(agent)
 
     # -- what changes --------------------------------------------------------------------------
 
     def add(self, message: Message, agent: Any) -> None:
-        """Take a message to be stored with the next moment.
-
-        A message that replaced the latest one in the agent's memory, with more content, replaces
-        it here too; one that could not be stored before, and is added again, stays one.
+        """Take a message to be stored with the next change set.
 
         Raises:
-            ConflictError: If the holder was fenced off by an earlier conflict.
+            ConflictError: If an earlier conflict has fenced this unit of work off.
             InvalidDataError: If JSON can't hold it; it isn't taken.
             TooLargeError: If no row can hold it; it isn't taken.
         """
-        with self._lock:
+        with self.lock:
             self._check_fence()
-            if any(one.tried and one.record.message is message for one in self._unsaved):
-                return  # it is held already, and goes out now
-            latest = self._latest
-            if latest is not None and continues(latest.record.message, message, agent.messages):
-                latest.record.message = message
-                self._rewrite(latest)
+            if self._has_failed and any(one.message is message for one in self._pending):
+                return  # it could not be stored before, and goes out now
+            if self._replaces(message, agent) or self._is_for_memory_alone(message):
                 return
-            if self._is_for_memory_alone(message):
-                return
-            record = SessionMessage.from_message(message, self._after + 1 + len(self._unsaved))
-            unsaved = _Unsaved(new_write_id(), record)
-            self._encode(unsaved)
-            self._open_turn(message)
-            self._unsaved.append(unsaved)
-            self._latest = unsaved
+            entry = HistoryEntry(SessionMessage.from_message(message, 0), new_id(), "")
+            self._encode(entry)
+            turn = self._open_turn(message)
+            entry.turn = turn.turn_id
+            turn.entries.append(entry)
+            self._pending.append(entry)
+            self._latest = entry
 
-    def redact_latest(self, redacted: Message) -> bool:
-        """Replace the latest message, and each earlier one that is the same object.
+    def _replaces(self, message: Message, agent: Any) -> bool:
+        """Whether a message has taken another one's place in memory, with more content."""
+        mark = upstream.tracking_id(message)
+        if mark is None:
+            return False
+        known = [*self._memory.entries, *self._pending]
+        replaced = [one for one in known if one.mark == mark and one.message is not message]
+        in_memory = set(map(id, agent.messages))
+        return any(id(one.message) not in in_memory for one in replaced)
+
+    def _is_for_memory_alone(self, message: Message) -> bool:
+        """Whether a message is a placeholder for a result that another writer may yet store.
+
+        The other writer may still be running the tool. Its own result belongs beside its calls,
+        and whoever opens the session without one is given a placeholder by Strands.
+        """
+        calls = self._history.last() if not self._pending else None
+        if calls is None or calls.message is None or self._is_invoked:
+            return False
+        own = {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
+        return calls.turn not in own and is_placeholder(message, calls.message)
+
+    def redact_latest(self, redacted: Message, agent: Any) -> bool:
+        """Redact a message, each time that it was said, or the latest one where it is not known.
 
         Returns:
             Whether there was a message to redact.
         """
-        with self._lock:
+        with self.lock:
             self._check_fence()
-            latest = self._latest
-            if latest is None:
+            ours = self._ours(agent)
+            found = [one for one in ours if one.message is redacted]
+            if not found and self._latest is None:
                 return False
-            latest.record.redact_message = redacted
-            latest.record.updated_at = now()
-            self._rewrite(latest)
-            everything: list[_Known | _Unsaved] = [*self._known, *self._unsaved]
-            for one in everything:
-                if one is not latest and one.record.to_message() is redacted:
-                    one.record.updated_at = now()
-                    self._rewrite(one)
+            if not found and self._latest is not None:
+                found = [self._latest]
+            for entry in found:
+                if isinstance(entry, HistoryEntry):
+                    entry.redact(redacted)
+                    self._redacted.append(entry)
             return True
 
     @property
-    def is_invoked(self) -> bool:
-        """Whether an invocation of the agent is under way."""
-        return self._invoked
+    def is_due(self) -> bool:
+        """Whether what is pending is to be stored now.
 
-    @property
-    def has_unsaved(self) -> bool:
-        """Whether messages wait to be stored."""
-        return bool(self._unsaved)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether as much waits as one transaction stores."""
-        size = sum(len(one.row.data) for one in self._unsaved if one.row)
-        return len(self._unsaved) >= MAX_MESSAGES or size * 2 > MAX_BYTES
-
-    def _is_for_memory_alone(self, message: Message) -> bool:
-        """Tell whether a message stands in for an answer that another writer may yet store.
-
-        It waits for its tool right now, maybe. Its own answer belongs beside its calls, and
-        whoever opens the session without one is given a stand-in by Strands, as this agent is.
+        An assistant's message that calls no tool is stored with the turn's end, a moment later;
+        with a deferred turn everything is, unless it is more than one transaction stores.
         """
-        calls = self._known[-1] if self._known and not self._unsaved else None
-        if calls is None or self._invoked or calls.turn_id in self._own_turns():
-            return False
-        return stands_in(message, calls.record.to_message())
+        if not self._is_invoked or not self._pending:
+            return True
+        size = sum(len(one.data) for one in self._pending)
+        if len(self._pending) >= MAX_MESSAGES or size * 2 > MAX_BYTES:
+            return True
+        last = self._pending[-1].message
+        return not self._defers and (last is None or is_open(last))
 
-    def _own_turns(self) -> set[str]:
-        return {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
+    @property
+    def waits_for_turn(self) -> bool:
+        """Whether messages are stored when the invocation under way ends."""
+        return self._defers and self._is_invoked
 
-    def _rewrite(self, one: "_Known | _Unsaved") -> None:
-        if isinstance(one, _Unsaved):
-            self._encode(one)
-            if not one.tried:
-                return
-            # The database may have it as it was.
-            first, last = self._after + 1, _MAX_ID
-        else:
-            # Rows of 0.1 have no write id, and don't move.
-            first, last = one.message_id, _MAX_ID if one.write_id else one.message_id
-        row = self._store.codec.message(self._session_id, self._agent_id, one.record)
-        self._rewrites.append(Rewrite(first, last, one.write_id, new_write_id(), row))
+    def has_changes(self, agent: Any) -> bool:
+        """Whether there is anything to store, or anything unsure."""
+        with self.lock:
+            if self._in_doubt is not None or self._pending or self._redacted:
+                return True
+            return self._attempt(agent, _Plan("-")) is not None
 
-    def _encode(self, unsaved: _Unsaved) -> None:
-        unsaved.row = self._store.codec.message(self._session_id, self._agent_id, unsaved.record)
+    def _encode(self, entry: HistoryEntry) -> None:
+        assert entry.record is not None
+        row = self._store.codec.message(self._key, entry.record)
+        entry.data, entry.copy = row.data, structure(entry.message)
 
     # -- storing -------------------------------------------------------------------------------
 
     def commit(self, agent: Any, *, state: bool = True, messages: bool = True) -> None:
-        """Store what is unsaved, in as few round trips as the database's limits allow.
+        """Store what has changed, in as few round trips as the database's limits allow.
 
         Args:
-            agent: The agent, whose memory and state take in what other writers have stored.
+            agent: The agent, whose memory and state are given what other writers have stored.
             state: Whether to store its state too.
-            messages: Whether to store its messages too; redactions are stored in any case.
+            messages: Whether to store new messages and what the agent works with; redactions are
+                stored in any case.
 
         Raises:
-            PerSQLError: If that failed. What is unsaved goes out with the next moment.
+            PerSQLError: If that failed. What is pending goes out with the next change set.
         """
-        with self._lock:
+        with self.lock:
             self._check_fence()
-            content = self._content(agent) if state else None
-            pending = self._unsaved if messages else []
-            if not pending and not self._rewrites and content is None:
-                return
-            portion = _portion(pending)
-            while len(portion) < len(pending) or len(self._rewrites) > MAX_REWRITES:
-                self._commit_some(agent, portion, None)
-                pending = self._unsaved if messages else []
-                portion = _portion(pending)
-            self._commit_some(agent, pending, content)
+            self._settle_in_doubt(agent)
+            plan = _Plan(new_id(), state=state, messages=messages)
+            while (attempt := self._attempt(agent, plan)) is not None:
+                self._send(agent, plan, attempt)
+                if attempt.is_last:
+                    return
+                plan = replace(plan, id=new_id())
 
-    def _commit_some(
-        self, agent: Any, pending: Sequence[_Unsaved], content: tuple[str, dict[str, Any]] | None
+    def _settle_in_doubt(self, agent: Any) -> None:
+        """Send the change set again whose answer was lost, word for word."""
+        if self._in_doubt is None:
+            return
+        (request, plan, attempt), self._in_doubt = self._in_doubt, None
+        self._send(agent, plan, attempt, in_doubt=request)
+
+    def _send(
+        self, agent: Any, plan: _Plan, attempt: _Attempt, in_doubt: Request | None = None
     ) -> None:
-        turn = self._turn or _Turn("")
-        had = self._base.known if content is None else content[1]
-        tried = any(one.tried for one in pending)
-        trimmed = content is not None and removed_messages(content[1]) != removed_messages(
-            self._base.stored
-        )
-        moment = Moment(
-            self._session_id,
-            self._agent_id,
-            self._base,
-            content=None if content is None else content[1],
-            window_start=self._first_in_memory(agent) if trimmed else None,
-            messages=[NewMessage(one.write_id, one.row) for one in pending if one.row],
-            rewrites=self._rewrites[:MAX_REWRITES],
-            turn=turn.turn_id,
-            first=self._after + 1 if turn.first is None and tried else turn.first,
-            after=self._after,
-            others=self._complete_to if pending and self._asks_for_others else None,
-            previous_turn="" if self._last_turn is None else self._last_turn.turn_id,
-        )
+        current = attempt
+
+        def rebase(change: ChangeSet, result: CommitResult) -> tuple[ChangeSet, MergeBase]:
+            nonlocal current
+            self._absorb(agent, current, result)
+            again = self._attempt(agent, replace(plan, is_retry=True))
+            current = again or _Attempt(replace(change, messages=(), content=None, view=None))
+            return current.change, self._base
+
         try:
-            outcome = self._store.commit(moment)
+            result = self._store.commit(attempt.change, self._base, rebase, in_doubt)
+        except InDoubtError as error:
+            self._has_failed = True
+            self._in_doubt = (error.request, plan, current)
+            raise error.error from error
         except BaseException as error:
-            if isinstance(error, ConflictError) and self._store.on_conflict == "raise":
+            self._has_failed = True
+            if isinstance(error, ConflictError) and not self._store.is_merging:
                 self._fence = error
-            self._failed = True
-            for one in pending:
-                one.tried = True
             raise
-        self._rewrites = self._rewrites[MAX_REWRITES:]
-        if content is not None:
-            self._content_text = content[0]
-        if pending:
-            self._take_ids(turn, pending, outcome)
-        if moment.others is not None:
-            self._take_in(agent, turn, outcome.others)
-        if outcome.brought_in:
-            self._content_text = ""
-            _bring_in(agent.state, had["state"], self._base.known["state"])
-
-    def _content(self, agent: Any) -> tuple[str, dict[str, Any]] | None:
-        """Give the agent's content and its JSON, or None if the database has it."""
-        fields = without_times(to_fields(agent_record(agent)))
-        context = {"session_id": self._session_id, "agent_id": self._agent_id}
-        text = to_json(fields, "agent's state", **context)
-        if text == self._content_text:
-            return None
-        content = self._store.codec.read_agent_content(self._session_id, self._agent_id, text)
-        if same(content, self._base.known):
-            self._content_text = text
-            return None
-        return text, content
-
-    def _first_in_memory(self, agent: Any) -> int | None:
-        """Give the id of the first message that the agent still has, or None if it can't be told.
-
-        It can't where the agent's messages were replaced by copies that nothing marks.
-        """
-        ids = {mark(one.record.to_message()): self._after + 1 for one in self._unsaved}
-        ids |= {mark(one.record.to_message()): one.message_id for one in self._known}
-        found = [ids.get(mark(message)) for message in agent.messages]
-        unknown = next((i for i, one in enumerate(found) if one is not None), len(found))
-        if unknown > _PREPENDED:
-            return None
-        return min((one for one in found if one is not None), default=self._after + 1)
-
-    def _take_ids(self, turn: _Turn, pending: Sequence[_Unsaved], outcome: Outcome) -> None:
-        if len(outcome.ids) > len(pending):  # the turn has moved behind another writer's
-            turn.first, turn.interleaved = None, True
-            for known in self._known:
-                moved_to = outcome.ids.get(known.write_id, known.message_id)
-                known.message_id = known.record.message_id = moved_to
-            self._known.sort()
-        for one in pending:
-            stored_at = one.record.message_id = outcome.ids[one.write_id]
-            known = _Known(stored_at, one.write_id, 1, turn.turn_id, one.record)
-            insort(self._known, known)
-            if one is self._latest:
-                self._latest = known
-        self._unsaved = self._unsaved[len(pending) :]
-        if turn.first is None:
-            turn.first = min(outcome.ids.values())
-        self._after = max(self._after, *outcome.ids.values())
-
-    # -- other writers' messages ---------------------------------------------------------------
-
-    def _take_in(self, agent: Any, turn: _Turn, rows: Sequence[MessageRow]) -> None:
-        """Bring other writers' finished turns into the agent's memory, where they belong."""
-        assert turn.first is not None
-        complete_to, self._complete_to = self._complete_to, max(self._complete_to, turn.first)
-        self._asks_for_others = turn.interleaved = False
-        if getattr(agent.model, "stateful", False):  # the conversation is the model server's
-            self._known = [one for one in self._known if one.turn_id == turn.turn_id]
-            return
-        if len(self._known) > 2 * len(agent.messages) + MAX_MESSAGES or rows:
-            self._forget_what_was_removed(agent, turn)
-        if not rows:
-            return
-        by_write = {one.write_id: one for one in self._known if one.write_id}
-        by_id = {one.message_id: one for one in self._known if not one.write_id}
-        unfinished = self._unfinished_turns(rows)
-        added = 0
-        for row in rows:
-            known = by_write.get(row.write_id) if row.write_id else by_id.get(row.message_id)
-            if known is not None and known.version < row.version:
-                self._replace_content(known, row)
-            if known is not None and known.message_id != row.message_id:
-                self._remove(agent.messages, known)
-                known.message_id = row.message_id
-                if row.turn not in unfinished:
-                    self._insert(agent.messages, known, turn)
-            elif known is None and row.message_id > complete_to and row.turn not in unfinished:
-                self._insert(agent.messages, self._new_known(row), turn)
-                added += 1
-        if added:
-            logger.debug(
-                "session_id=<%s>, agent_id=<%s>, messages=<%d> | took in another writer's",
-                self._session_id,
-                self._agent_id,
-                added,
-            )
-
-    def _forget_what_was_removed(self, agent: Any, turn: _Turn) -> None:
-        in_memory = set(map(mark, agent.messages))
-        self._known = [
-            one
-            for one in self._known
-            if one.turn_id == turn.turn_id or mark(one.record.to_message()) in in_memory
-        ]
-
-    def _unfinished_turns(self, rows: Sequence[MessageRow]) -> set[str]:
-        # A turn under way elsewhere is taken in when it has ended; it will stand behind ours then.
-        last = {row.turn: row for row in rows if row.turn}
-        unfinished = set()
-        for turn_id, row in last.items():
-            message = self._new_known(row).record.to_message()
-            if message["role"] != "assistant" or called(message):
-                unfinished.add(turn_id)
-        return unfinished
-
-    def _new_known(self, row: MessageRow) -> _Known:
-        record = self._store.codec.read_message(self._session_id, self._agent_id, row)
-        return _Known(row.message_id, row.write_id, row.version, row.turn, record)
-
-    def _replace_content(self, known: _Known, row: MessageRow) -> None:
-        fresh = self._new_known(row).record
-        message: Any = known.record.to_message()
-        message.clear()
-        message.update(fresh.to_message())
-        if fresh.redact_message is not None:
-            known.record.redact_message = message
-        known.version = row.version
-
-    def _remove(self, messages: list[Message], known: _Known) -> None:
-        self._known = [one for one in self._known if one is not known]
-        place = next(places(messages, _messages([known])), None)
-        if place is None:
-            return
-        calls = messages.pop(place)
-        if messages[place:] and stands_in(messages[place], calls):
-            messages.pop(place)  # the calls bring their own answers
-
-    def _insert(self, messages: list[Message], known: _Known, turn: _Turn) -> None:
-        """Put a message where it stands in the database, but before the turn under way."""
-        index = bisect_left(self._known, known)
-        under_way = [one for one in self._known if one.turn_id == turn.turn_id]
-        before = [one for one in reversed(self._known[:index]) if one.turn_id != turn.turn_id]
-        limit = min(places(messages, _messages(under_way)), default=len(messages))
-        place = next((found + 1 for found in places(messages, _messages(before))), None)
-        if place is None:
-            place = min(places(messages, _messages(self._known[index:])), default=limit)
-        place, message = min(place, limit), known.record.to_message()
-        if 0 < place < len(messages) and stands_in(messages[place], messages[place - 1]):
-            if answered(message) & called(messages[place - 1]):
-                messages.pop(place)
-            else:
-                place += 1
-        messages.insert(place, message)
-        insort(self._known, known)
+        self._absorb(agent, current, result)
 
     def _check_fence(self) -> None:
         if self._fence is not None:
             raise self._fence
 
+    # -- making a change set -------------------------------------------------------------------
 
-def _portion(unsaved: Sequence[_Unsaved]) -> Sequence[_Unsaved]:
-    """Give as many messages as one moment takes."""
-    size = 0
-    for index, one in enumerate(unsaved[:MAX_MESSAGES]):
-        size += len(one.row.data) if one.row else 0
-        if index and size > MAX_BYTES:
-            return unsaved[:index]
-    return unsaved[:MAX_MESSAGES]
+    def _attempt(self, agent: Any, plan: _Plan) -> _Attempt | None:
+        """Return what is to be stored, or None where nothing is."""
+        ours = self._ours(agent)
+        shown = [one for one in ours if not isinstance(one, PlaceholderEntry)]
+        pending = self._portion() if plan.messages else []
+        all_updated = self._updated(ours, agent)
+        updated = all_updated[: (MAX_STATEMENTS - len(pending)) // 2]
+        is_last = len(updated) == len(all_updated) and (
+            not plan.messages or len(pending) == len(self._pending)
+        )
+        content = self._changed_content(agent, plan) if plan.state and is_last else None
+        stores = bool(pending) or plan.claim is not None
+        ids, newest = self._next_ids(pending, moves=stores)
+        wanted, view = None, None
+        if plan.messages and is_last:
+            wanted, view = self._wanted_view(shown, pending, ids, newest)
+        if not (stores or updated or content or view):
+            return None
+        turn = self._turn
+        change = ChangeSet(
+            plan.id,
+            self._key,
+            content=None if content is None else content[1],
+            view=view,
+            messages=[PendingMessage(one.write_id, one.row, ids[one]) for one in pending],
+            updates=[self._update(one, plan) for one in updated],
+            claim=plan.claim,
+            turn="" if turn is None else turn.turn_id,
+            first=None if turn is None else turn.first_id,
+            complete_to=self._history.complete_to,
+            is_alone=(stores or view is not None)
+            and not self._is_lenient(view or self._base.view, ids),
+            asks_foreign=plan.is_retry
+            or plan.claim is not None
+            or (bool(pending) and self._asks_foreign),
+        )
+        text = None if content is None else content[0]
+        is_whole = shown if plan.messages and is_last else None
+        return _Attempt(change, is_whole, wanted, text, pending, updated, is_last)
+
+    def _ours(self, agent: Any) -> list[Entry]:
+        """Return what the agent has in memory."""
+        if upstream.is_stateful(agent):
+            return self._memory.entries
+        return self._memory.recognize(
+            agent.messages,
+            self._pending,
+            lambda: [*self._synced, *self._history.dropped.values()],
+        )
+
+    def _portion(self) -> list[HistoryEntry]:
+        """Return as many pending messages as one change set takes."""
+        size = 0
+        for index, entry in enumerate(self._pending[:MAX_MESSAGES]):
+            if entry.copy != entry.message:
+                self._encode(entry)
+            size += len(entry.data)
+            if index and size > MAX_BYTES:
+                return self._pending[:index]
+        return self._pending[:MAX_MESSAGES]
+
+    def _updated(self, ours: Sequence[Entry], agent: Any) -> list[HistoryEntry]:
+        """Return the stored messages whose content isn't what their rows have."""
+        found = [] if upstream.is_stateful(agent) else list(edited(ours, agent.messages))
+        found += [one for one in self._redacted if one not in found]
+        return [
+            one for one in found if isinstance(one, HistoryEntry) and one.message_id is not None
+        ]
+
+    def _update(self, entry: HistoryEntry, plan: _Plan) -> MessageUpdate:
+        record = entry.record
+        assert record is not None
+        assert entry.message_id is not None
+        record.updated_at = now()
+        is_own = self._turn is not None and entry.turn == self._turn.turn_id
+        return MessageUpdate(
+            first=entry.message_id,
+            last=MAX_ID if is_own and entry.write_id else entry.message_id,
+            message_write=entry.write_id,
+            version=None if entry in self._redacted else entry.version,
+            write_id=plan.id,
+            row=self._store.codec.message(self._key, record),
+        )
+
+    def _changed_content(self, agent: Any, plan: _Plan) -> tuple[str, dict[str, Any]] | None:
+        turn = self._turn or self._last_turn
+        turn_id = "" if turn is None else turn.turn_id
+        if plan.claim is not None:
+            return self._content.resumed(agent, self._base, turn_id)
+        return self._content.changed(
+            agent, self._base, is_running=self._is_invoked, turn_id=turn_id
+        )
+
+    def _next_ids(
+        self, pending: Sequence[HistoryEntry], *, moves: bool
+    ) -> tuple[dict[HistoryEntry, int], int]:
+        """Return the ids that the turn's messages will have if no other writer comes first."""
+        newest, ids = self._history.newest, {}
+        stored = [] if self._turn is None else self._turn.stored
+        if moves and stored and stored[-1].message_id != newest:
+            first = stored[0].message_id or 0
+            ids = {one: (one.message_id or 0) + newest - first + 1 for one in stored}
+            newest = max(ids.values())
+        for newest, one in enumerate(pending, newest + 1):  # noqa: B020 - goes on from it
+            ids[one] = newest
+        return ids, newest
+
+    def _wanted_view(
+        self,
+        shown: list[Entry],
+        pending: Sequence[HistoryEntry],
+        ids: dict[HistoryEntry, int],
+        newest: int,
+    ) -> tuple[list[Entry] | None, View | None]:
+        """Return what the row's view is to have, or None where it has it."""
+        has_new_extras = self._encode_extras(shown)
+        is_as_it_was = shown == [*self._synced, *pending] and not has_new_extras
+        view = self._base.view
+        if is_as_it_was and view.is_explicit and self._is_lenient(view, ids):
+            return None, None
+        stored, said = _parted(shown)
+        wanted = [*weave(self._synced, stored, self._view), *said]
+        view = self._history.view_of(wanted, ids, newest)
+        return (None, None) if view == self._base.view else (wanted, view)
+
+    def _encode_extras(self, entries: Sequence[Entry]) -> bool:
+        """Encode messages that are in the view alone, and return whether one is new or edited."""
+        changed = False
+        for entry in entries:
+            if isinstance(entry, ViewEntry) and (not entry.json or entry.copy != entry.message):
+                entry.json = to_json(entry.message, "message", **self._key.context)
+                entry.copy = structure(entry.message)
+                self._history.knows_extra(entry)
+                changed = True
+        return changed
+
+    def _is_lenient(self, view: View, ids: dict[HistoryEntry, int]) -> bool:
+        """Whether a view holds whatever other writers store meanwhile: all of it is in its end."""
+        own = [*ids.values()] or [
+            one.message_id or 0 for one in ([] if self._turn is None else self._turn.stored)
+        ]
+        first = min(own, default=self._history.newest + 1)
+        first = min(first, self._history.newest + 1)
+        return view.start <= first and all(
+            one[1] < first for one in view.head if not isinstance(one, str)
+        )
+
+    # -- reading what became of it -------------------------------------------------------------
+
+    def _absorb(self, agent: Any, attempt: _Attempt, result: CommitResult) -> None:
+        """Take in how things are after a change set was stored, or refused."""
+        change, had = attempt.change, self._base.own
+        self._base = result.base
+        self._take_ids(attempt, result)
+        self._history.learn(result.lost)
+        if result.is_applied:
+            self._settle(attempt)
+        if change.asks_foreign:
+            self._asks_foreign = False
+        if result.foreign_is_all:
+            self._history.learn_all(result.base.view, result.foreign, change.turn)
+            self._weave(agent)
+        elif result.foreign:
+            self._history.learn(result.foreign)
+            self._weave(agent)
+        elif result.is_applied and change.asks_foreign:
+            self._history.complete_to = self._history.newest
+        if result.has_foreign_state:
+            self._bring_in_state(agent, had if change.content is None else change.content)
+
+    def _take_ids(self, attempt: _Attempt, result: CommitResult) -> None:
+        """Note where the turn's messages are now."""
+        has_moved = False
+        for write_id, message_id in result.ids.items():
+            known = self._history.find(write_id)
+            if known is not None and known.message_id != message_id:
+                self._history.move(known, message_id)
+                has_moved = True
+        new = [one for one in attempt.pending if one.write_id in result.ids]
+        for entry in new:
+            entry.store_at(result.ids[entry.write_id])
+            self._history.add(entry)
+        stored = set(new)
+        self._pending = [one for one in self._pending if one not in stored]
+        if attempt.wanted is None or not result.is_applied:
+            self._view += new
+            self._synced += new
+        if not new:
+            return
+        expected = range(self._history.complete_to + 1, self._history.complete_to + 1 + len(new))
+        if not has_moved and [one.message_id for one in new] == list(expected):
+            self._history.complete_to = expected[-1]
+        else:
+            self._asks_foreign = True
+
+    def _settle(self, attempt: _Attempt) -> None:
+        """Note that all of a change set is stored."""
+        if attempt.text is not None:
+            self._content.stored(attempt.text)
+        for entry in attempt.updated:
+            entry.version += 1
+            entry.copy = structure(entry.message)
+        updated = set(attempt.updated)
+        self._redacted = [one for one in self._redacted if one not in updated]
+        claim, turn = attempt.change.claim, self._turn
+        if claim is not None and turn is not None and turn.last is not None:
+            turn.last.claim = attempt.change.id
+        if attempt.wanted is not None:
+            self._view = attempt.wanted
+        if attempt.shown is not None:
+            self._agree_on(attempt.shown)
+
+    def _agree_on(self, shown: list[Entry]) -> None:
+        """Note what the row's view and the agent's memory agree on now."""
+        before, self._synced = self._synced, shown
+        if len(shown) >= len(before) and before == shown[: len(before)]:
+            return
+        kept = set(shown)
+        for entry in before:
+            if isinstance(entry, HistoryEntry) and entry not in kept:
+                self._history.leave_memory(entry)
+        for entry in shown:
+            if isinstance(entry, HistoryEntry):
+                self._history.return_to_memory(entry)
+
+    # -- bringing in what others have stored ---------------------------------------------------
+
+    def _weave(self, agent: Any) -> None:
+        """Bring the agent's memory in line with the row's view, and keep what is its own."""
+        theirs = self._history.entries_of(self._base.view)
+        shown = [one for one in self._ours(agent) if not isinstance(one, PlaceholderEntry)]
+        stored, said = _parted(shown)
+        target = [*weave(self._synced, stored, theirs), *said]
+        self._view = theirs
+        if upstream.is_stateful(agent):  # the conversation is the model server's
+            self._synced = list(theirs)
+            return
+        self._fill(agent, target)
+        hidden = set(target) - set(self._memory.entries)
+        self._agree_on([one for one in theirs if one not in hidden])
+        logger.debug(
+            "session_id=<%s>, agent_id=<%s>, messages=<%d> | merged another writer's messages",
+            *self._key,
+            len(target),
+        )
+
+    def _fill(self, agent: Any, entries: Sequence[Entry]) -> None:
+        """Put entries into an agent's memory, each tool call followed by its result."""
+        shown = [one for one in entries if one.message is not None]
+        places: dict[int, list[Entry]] = {}
+        for entry in shown:
+            places.setdefault(id(entry.message), []).append(entry)
+        before = [(entry, _content_of(entry)) for entry in shown]
+        messages = upstream.with_valid_tool_use([_message_of(one) for one in shown])
+        for entry, content in before:
+            if _content_of(entry) is not content:  # repaired: that is no edit of the agent's
+                entry.copy = structure(entry.message)
+        filled: list[Entry] = []
+        for message in messages:
+            found = places.get(id(message))
+            filled.append(found.pop(0) if found else PlaceholderEntry(message))
+        if len(messages) != len(agent.messages) or any(
+            one is not other for one, other in zip(messages, agent.messages, strict=True)
+        ):
+            agent.messages[:] = messages
+        self._memory.place(filled, agent.messages)
+
+    def _bring_in_state(self, agent: Any, had: dict[str, Any]) -> None:
+        """Set what others have changed on the agent's state."""
+        text = to_json(agent.state.get(), "agent's state", **self._key.context)
+        bring_in(agent.state, had.get("state") or {}, self._base.own.get("state") or {}, text)
+        self._content.forget()
 
 
-def _messages(known: Iterable[_Known]) -> Iterator[Message]:
-    return (one.record.to_message() for one in known)
+def _parted(shown: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Return what has a place in the view, and what is pending."""
+    said = [one for one in shown if isinstance(one, HistoryEntry) and one.message_id is None]
+    pending = set(said)
+    return [one for one in shown if one not in pending], list(said)
 
 
-def _bring_in(state: Any, had: dict[str, Any], known: dict[str, Any]) -> None:
-    """Set what others have changed on an agent's state, and leave its own changes as they are."""
-    current = state.get()
-    merged, _ = merge(had, known, current)
-    for key in current.keys() - merged.keys():
-        state.delete(key)
-    for key, value in merged.items():
-        if key not in current or not same(current[key], value):
-            state.set(key, value)
+def _message_of(entry: Entry) -> Message:
+    assert entry.message is not None
+    return entry.message
 
 
-def agent_record(agent: Any) -> SessionAgent:
-    """Give an agent's record as Strands makes it."""
-    from_bidi_agent = getattr(SessionAgent, "from_bidi_agent", None)  # of older versions
-    if from_bidi_agent is not None and not hasattr(agent, "conversation_manager"):
-        return from_bidi_agent(agent)  # type: ignore[no-any-return]
-    return SessionAgent.from_agent(agent)
+def _content_of(entry: Entry) -> Any:
+    return _message_of(entry)["content"]

@@ -1,106 +1,106 @@
-"""Strands' dataclasses to rows and back, with the checks that stand between."""
+"""Strands' dataclasses to rows and back, with the checks between them."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from strands.types.session import Session, SessionAgent, SessionMessage
 
 from strands_persql.errors import TooLargeError
-from strands_persql.persistence.cached import MessageRow
-from strands_persql.tables.encoding import from_fields, from_json, to_fields, to_json
-from strands_persql.tables.schema import Row, Schema
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables import encoding
+from strands_persql.tables.encoding import corrupt, from_json, to_json
+from strands_persql.tables.tables import RowData, Tables
 
 if TYPE_CHECKING:
     from strands.multiagent.base import MultiAgentBase
 
+_Stored = TypeVar("_Stored", Session, SessionAgent, SessionMessage)
+
 _BESIDES_DATA = 2_500  # the most that a row's other columns take, in bytes
+
+_FIELDS: dict[type, tuple[str, ...]] = {
+    cls: tuple(field.name for field in dataclasses.fields(cls))
+    for cls in (Session, SessionAgent, SessionMessage)
+}
+_SHAPES: dict[type, dict[str, type]] = {
+    Session: {"session_id": str, "session_type": str},
+    SessionAgent: {"agent_id": str, "state": dict, "conversation_manager_state": dict},
+    SessionMessage: {"message": dict, "message_id": int},
+}
+_NOT_CONTENT = ("agent_id", "created_at", "updated_at")
+
+
+class MessageData(Protocol):
+    """A message's row, as far as it is decoded from."""
+
+    @property
+    def message_id(self) -> int:
+        """Its id."""
+
+    @property
+    def data(self) -> str:
+        """Its JSON."""
 
 
 class RowCodec:
-    """Encodes and decodes the rows of one schema.
+    """Encodes and decodes the rows of some tables.
 
     Args:
-        schema: The tables, for errors to name.
+        tables: The tables, for errors to name.
         max_row_bytes: What a row may take at the most, or None for no limit.
     """
 
-    def __init__(self, schema: Schema, max_row_bytes: int | None) -> None:
+    def __init__(self, tables: Tables, max_row_bytes: int | None) -> None:
         """Initialize."""
-        self._schema = schema
+        self._tables = tables
         self._max_row_bytes = max_row_bytes
 
-    def session(self, session: Session) -> Row:
+    # -- encoding ------------------------------------------------------------------------------
+
+    def session(self, session: Session) -> RowData:
         """Encode a session."""
-        context = {"session_id": session.session_id}
-        data = self._encode(to_fields(session), "session", context)
-        return Row(data, session.created_at, session.updated_at)
+        text = self._encode(fields_of(session), "session", {"session_id": session.session_id})
+        return RowData(text, session.created_at, session.updated_at)
 
-    def agent(self, session_id: str, agent: SessionAgent) -> Row:
+    def agent(self, session_id: str, agent: SessionAgent) -> RowData:
         """Encode an agent."""
-        context = {"session_id": session_id, "agent_id": agent.agent_id}
-        data = self._encode(to_fields(agent), "agent's state", context)
-        return Row(data, agent.created_at, agent.updated_at)
+        context = AgentKey(session_id, agent.agent_id).context
+        text = self._encode(fields_of(agent), "agent's state", context)
+        return RowData(text, agent.created_at, agent.updated_at)
 
-    def agent_content(
-        self, session_id: str, agent_id: str, content: Mapping[str, Any], times: tuple[str, str]
-    ) -> Row:
-        """Encode an agent's content, with the times of its creation and of this update."""
-        context = {"session_id": session_id, "agent_id": agent_id}
-        fields = {"agent_id": agent_id, **content, "created_at": times[0], "updated_at": times[1]}
-        return Row(self._encode(fields, "agent's state", context), *times)
+    def content(self, key: AgentKey, content: Mapping[str, Any]) -> str:
+        """Encode an agent's content: its fields without its id and times."""
+        return to_json(content, "agent's state", **key.context)
 
-    def message(self, session_id: str, agent_id: str, message: SessionMessage) -> Row:
+    def agent_row(self, key: AgentKey, content: str, times: tuple[str, str]) -> RowData:
+        """Return an agent's row of its encoded content and the times of creation and update."""
+        ends = json.dumps(dict(zip(_NOT_CONTENT, (key.agent_id, *times), strict=True)))
+        text = content[:-1] + ("," if len(content) > 2 else "") + ends[1:]  # noqa: PLR2004 - {}
+        self._check_size(text, "agent's state", key.context)
+        return RowData(text, *times)
+
+    def message(self, key: AgentKey, message: SessionMessage) -> RowData:
         """Encode a message."""
-        context = {"session_id": session_id, "agent_id": agent_id}
-        data = self._encode(to_fields(message), "message", context)
-        return Row(data, message.created_at, message.updated_at)
+        text = self._encode(fields_of(message), "message", key.context)
+        return RowData(text, message.created_at, message.updated_at)
 
-    def multi_agent(self, session_id: str, multi_agent: "MultiAgentBase", time: str) -> Row:
+    def multi_agent(self, session_id: str, multi_agent: "MultiAgentBase", time: str) -> RowData:
         """Encode a graph's or swarm's state."""
-        context = {"session_id": session_id, "agent_id": multi_agent.id}
-        data = self._encode(multi_agent.serialize_state(), "multi-agent's state", context)
-        return Row(data, time, time)
-
-    def read_session(self, session_id: str, data: str) -> Session:
-        """Decode a session."""
-        table, key, context = self._schema.sessions, (session_id,), {"session_id": session_id}
-        return from_fields(Session, from_json(data, table, key, **context), table, key, **context)
-
-    def read_agent(self, session_id: str, agent_id: str, data: str) -> SessionAgent:
-        """Decode an agent."""
-        table, key, context = self._place(self._schema.agents, session_id, agent_id)
-        return from_fields(
-            SessionAgent, from_json(data, table, key, **context), table, key, **context
-        )
-
-    def read_agent_content(self, session_id: str, agent_id: str, data: str) -> dict[str, Any]:
-        """Decode an agent's content: its fields without its id and times."""
-        table, key, context = self._place(self._schema.agents, session_id, agent_id)
-        return without_times(from_json(data, table, key, **context))
-
-    def removed_messages(self, session_id: str, agent_id: str, data: str) -> int:
-        """Tell how many of an agent's first messages its conversation manager has removed."""
-        return removed_messages(self.read_agent_content(session_id, agent_id, data))
-
-    def read_message(self, session_id: str, agent_id: str, row: MessageRow) -> SessionMessage:
-        """Decode a message; its id is where it stands."""
-        table, key, context = self._place(
-            self._schema.messages, session_id, agent_id, row.message_id
-        )
-        fields = from_json(row.data, table, key, **context)
-        fields["message_id"] = row.message_id
-        return from_fields(SessionMessage, fields, table, key, **context)
-
-    def read_multi_agent(self, session_id: str, multi_agent_id: str, data: str) -> dict[str, Any]:
-        """Decode a graph's or swarm's state."""
-        table, key, context = self._place(self._schema.multi_agents, session_id, multi_agent_id)
-        return from_json(data, table, key, **context)
+        context = AgentKey(session_id, multi_agent.id).context
+        state = multi_agent.serialize_state()
+        return RowData(self._encode(state, "multi-agent's state", context), time, time)
 
     def _encode(self, value: Any, what: str, context: dict[str, Any]) -> str:
         text = to_json(value, what, **context)
+        self._check_size(text, what, context)
+        return text
+
+    def _check_size(self, text: str, what: str, context: dict[str, Any]) -> None:
         limit = self._max_row_bytes
         if limit is None or len(text) * 4 + _BESIDES_DATA <= limit:
-            return text
+            return
         size = len(text.encode()) + _BESIDES_DATA
         if size > limit:
             raise TooLargeError(
@@ -110,25 +110,118 @@ class RowCodec:
                 limit=limit,
                 **context,
             )
-        return text
 
-    def _place(
-        self, table: str, session_id: str, agent_id: str, *more: int
-    ) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
-        context = {"session_id": session_id, "agent_id": agent_id}
-        return table, (session_id, agent_id, *more), context
+    # -- decoding ------------------------------------------------------------------------------
+
+    def read_session(self, session_id: str, data: str) -> Session:
+        """Decode a session."""
+        place = self._tables.sessions, (session_id,)
+        return _build(Session, from_json(data, *place, session_id=session_id), *place)
+
+    def read_agent(self, key: AgentKey, data: str) -> SessionAgent:
+        """Decode an agent."""
+        return self.agent_of(key, from_json(data, self._tables.agents, (*key,), **key.context))
+
+    def agent_of(self, key: AgentKey, fields: Mapping[str, Any]) -> SessionAgent:
+        """Return an agent of its decoded fields."""
+        return _build(SessionAgent, fields, self._tables.agents, (*key,))
+
+    def read_agent_fields(self, key: AgentKey, data: str) -> dict[str, Any]:
+        """Decode an agent's fields."""
+        return from_json(data, self._tables.agents, (*key,), **key.context)
+
+    def read_content(self, key: AgentKey, data: str) -> dict[str, Any]:
+        """Decode an agent's content: its fields without its id and times."""
+        return content_of(self.read_agent_fields(key, data))
+
+    def read_message(self, key: AgentKey, row: MessageData) -> SessionMessage:
+        """Decode a message; its id is its row's."""
+        place = self._tables.messages, (*key, row.message_id)
+        fields = from_json(row.data, *place, **key.context)
+        return self._message_of(fields, row, place)
+
+    def read_messages(self, key: AgentKey, rows: Sequence[MessageData]) -> list[SessionMessage]:
+        """Decode messages all at once.
+
+        Raises:
+            CorruptRowError: If one of them can't be read; it names the first of these.
+        """
+        try:
+            values = json.loads(f"[{','.join(row.data for row in rows)}]")
+        except (TypeError, ValueError, RecursionError):
+            values = []
+        if len(values) != len(rows):  # one by one, for the error to name the row
+            return [self.read_message(key, row) for row in rows]
+        table = self._tables.messages
+        messages = []
+        for value, row in zip(values, rows, strict=True):
+            place = table, (*key, row.message_id)
+            if not isinstance(value, dict):
+                raise corrupt(*place, "it is not a JSON object", key.context)
+            fields = encoding.decoded(value, row.data)
+            messages.append(self._message_of(fields, row, place))
+        return messages
+
+    def _message_of(
+        self, fields: dict[str, Any], row: MessageData, place: tuple[str, tuple[Any, ...]]
+    ) -> SessionMessage:
+        fields["message_id"] = row.message_id
+        message = _build(SessionMessage, fields, *place)
+        if not is_message(message.to_message()):
+            context = dict(zip(("session_id", "agent_id"), place[1], strict=False))
+            raise corrupt(*place, "it is not a message with a role and a list of blocks", context)
+        return message
+
+    def read_multi_agent(self, key: AgentKey, data: str) -> dict[str, Any]:
+        """Decode a graph's or swarm's state."""
+        return from_json(data, self._tables.multi_agents, (*key,), **key.context)
+
+
+def is_message(value: Any) -> bool:
+    """Whether a value has the shape of a message: a role, and a list of blocks."""
+    if not isinstance(value, dict) or not isinstance(value.get("role"), str):
+        return False
+    content = value.get("content")
+    return isinstance(content, list) and all(map(_is_block, content))
+
+
+def _is_block(block: Any) -> bool:
+    if not isinstance(block, dict):
+        return False
+    for name in ("toolUse", "toolResult"):
+        if name in block:
+            tool = block[name]
+            return isinstance(tool, dict) and isinstance(tool.get("toolUseId"), str)
+    return True
 
 
 def removed_messages(content: Mapping[str, Any]) -> int:
-    """Tell how many messages a content's conversation manager has removed."""
+    """Return how many messages a content's conversation manager has removed."""
     state = content.get("conversation_manager_state")
     count = state.get("removed_message_count") if isinstance(state, dict) else None
     return count if isinstance(count, int) else 0
 
 
-def without_times(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Give an agent's fields without its id and times: what makes a difference."""
-    return {name: fields[name] for name in fields if name not in _NO_CONTENT}
+def content_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an agent's fields without its id and times: what makes a difference."""
+    return {name: fields[name] for name in fields if name not in _NOT_CONTENT}
 
 
-_NO_CONTENT = ("agent_id", "created_at", "updated_at")
+def fields_of(value: Session | SessionAgent | SessionMessage) -> dict[str, Any]:
+    """Return a dataclass's fields, shared with it: for encoding at once, not for keeping."""
+    return {name: getattr(value, name) for name in _FIELDS[type(value)]}
+
+
+def _build(
+    cls: type[_Stored], fields: Mapping[str, Any], table: str, key: tuple[Any, ...]
+) -> _Stored:
+    """Return a dataclass of decoded JSON, passing over keys that it doesn't have.
+
+    Raises:
+        CorruptRowError: If a field is missing or of another shape.
+    """
+    for name, shape in _SHAPES[cls].items():
+        if not isinstance(fields.get(name), shape):
+            context = dict(zip(("session_id", "agent_id"), key, strict=False))
+            raise corrupt(table, key, f"its field {name!r} is missing or misshapen", context)
+    return cls(**{name: fields[name] for name in _FIELDS[cls] if name in fields})

@@ -1,47 +1,65 @@
-"""Strands' dataclasses to JSON text and back, without per-message reflection or deep copies.
+"""JSON text of what Strands hands over, and back: whatever goes in comes out.
 
-The JSON equals that of the dataclasses' own ``to_dict``; bytes travel as Strands encodes them.
+The JSON equals that of Strands' own ``to_dict``, and bytes travel as Strands encodes them. What
+JSON has no word for is put in an envelope of our own: numbers that aren't finite, and dicts that
+look like an envelope themselves.
 """
 
 import base64
+import binascii
 import dataclasses
 import json
+import math
+import re
+import threading
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from strands.types.session import Session, SessionAgent, SessionMessage, decode_bytes_values
-
 from strands_persql.errors import CorruptRowError, InvalidDataError
+from strands_persql.runtime.threads import on_fresh_stack
 
-_Stored = TypeVar("_Stored", Session, SessionAgent, SessionMessage)
+MAX_DEPTH = 480
+"""How deep values may be nested: beyond what Strands itself reads back, within what any
+interpreter and SQLite take."""
 
-_FIELDS: dict[type, tuple[str, ...]] = {
-    cls: tuple(field.name for field in dataclasses.fields(cls))
-    for cls in (Session, SessionAgent, SessionMessage)
-}
-_BYTES_MARK = '"__bytes_encoded__"'
+_BYTES = "__bytes_encoded__"  # Strands' mark of an envelope for bytes
+_OURS = "__persql__"  # ours, for what else JSON has no word for
+_STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_BRACKETS = re.compile(r"[\[\]{}]")
+_BYTES_MARK, _OUR_MARK = f'"{_BYTES}"', f'"{_OURS}"'
 
 
-def to_fields(value: Session | SessionAgent | SessionMessage) -> dict[str, Any]:
-    """Give a dataclass's fields, shared with it: for encoding at once, not for keeping."""
-    return {name: getattr(value, name) for name in _FIELDS[type(value)]}
+_T = TypeVar("_T")
+
+
+class _Encodings(threading.local):
+    bytes_encoded = 0
+
+
+_encodings = _Encodings()
 
 
 def to_json(value: Any, what: str, **context: Any) -> str:
     """Encode a value as compact JSON text.
 
     Args:
-        value: What to encode; bytes may stand anywhere but as a key.
+        value: What to encode; bytes may be anywhere but in a key.
         what: Names the value in the error, such as ``"message"``.
         **context: ``session_id`` and ``agent_id`` for the error.
 
+    Returns:
+        The text.
+
     Raises:
-        InvalidDataError: If JSON can't hold it, NaN and infinities included.
+        InvalidDataError: If JSON can't hold it, or it is nested too deep to be read back.
     """
     try:
-        text = _encoder.encode(value)
+        text = _with_room(lambda: _encode(value))
+        _check_depth(text)
     except (TypeError, ValueError, RecursionError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise InvalidDataError(
-            f"the {what} can't be stored as JSON: {error}; nothing was written", **context
+            f"the {what} can't be stored as JSON: {reason}; nothing was written", **context
         ) from error
     if text.isascii():
         return text
@@ -55,47 +73,62 @@ def to_json(value: Any, what: str, **context: Any) -> str:
 def from_json(text: Any, table: str, key: tuple[Any, ...], **context: Any) -> dict[str, Any]:
     """Decode a row's JSON object.
 
+    Returns:
+        The object.
+
     Raises:
-        CorruptRowError: If it is no JSON object.
+        CorruptRowError: If it is not a JSON object.
     """
     try:
-        value = json.loads(text)
-    except (TypeError, ValueError) as error:
-        raise _corrupt(table, key, f"it is no JSON ({error})", context) from error
+        value = _with_room(lambda: json.loads(text))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise corrupt(table, key, f"it is not valid JSON ({error})", context) from error
     if not isinstance(value, dict):
-        raise _corrupt(table, key, "it is no JSON object", context)
-    if _BYTES_MARK in text:
-        try:
-            return decode_bytes_values(value)  # type: ignore[no-any-return]
-        except (TypeError, ValueError) as error:
-            raise _corrupt(table, key, f"its bytes are no base64 ({error})", context) from error
+        raise corrupt(table, key, "it is not a JSON object", context)
+    return decoded(value, text)
+
+
+def decoded(value: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return a JSON object with its envelopes opened, given the text that it was read from."""
+    if _BYTES_MARK in text or _OUR_MARK in text:
+        opened: dict[str, Any] = _with_room(lambda: _opened(value))
+        return opened
     return value
 
 
-def from_fields(
-    cls: type[_Stored], fields: dict[str, Any], table: str, key: tuple[Any, ...], **context: Any
-) -> _Stored:
-    """Build a dataclass from decoded JSON, passing over keys that it doesn't have.
-
-    Raises:
-        CorruptRowError: If a field is missing or of another shape.
-    """
-    for name, shape in _SHAPES[cls].items():
-        if not isinstance(fields.get(name), shape):
-            raise _corrupt(table, key, f"its field {name!r} is missing or misshapen", context)
-    return cls(**{name: fields[name] for name in _FIELDS[cls] if name in fields})
+def corrupt(table: str, key: tuple[Any, ...], why: str, context: dict[str, Any]) -> CorruptRowError:
+    """Return the error for a row that can't be read."""
+    return CorruptRowError(
+        f"the row {key!r} of {table} can't be read: {why}; repair or delete that row",
+        table=table,
+        key=key,
+        **context,
+    )
 
 
-_SHAPES: dict[type, dict[str, type]] = {
-    Session: {"session_id": str, "session_type": str},
-    SessionAgent: {"agent_id": str, "state": dict, "conversation_manager_state": dict},
-    SessionMessage: {"message": dict, "message_id": int},
-}
+def _with_room(call: Callable[[], _T]) -> _T:
+    """Call, and again on a stack of its own where the caller's is too deep already."""
+    try:
+        return call()
+    except RecursionError:
+        return on_fresh_stack(call)
+
+
+def _encode(value: Any) -> str:
+    _encodings.bytes_encoded = 0
+    try:
+        text = _encoder.encode(value)
+    except ValueError:  # a number that isn't finite, as a rule
+        return _encoder.encode(_enveloped(value))
+    if text.count(_BYTES_MARK) > _encodings.bytes_encoded or _OUR_MARK in text:
+        return _encoder.encode(_enveloped(value))
+    return text
 
 
 def _encode_other(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return {"__bytes_encoded__": True, "data": base64.b64encode(value).decode()}
+    if isinstance(value, (bytes, bytearray)):
+        _encodings.bytes_encoded += 1
+        return {_BYTES: True, "data": base64.b64encode(value).decode()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     raise TypeError(f"{type(value).__name__} is not JSON serializable")
@@ -106,12 +139,89 @@ _encoder = json.JSONEncoder(
 )
 
 
-def _corrupt(
-    table: str, key: tuple[Any, ...], why: str, context: dict[str, Any]
-) -> CorruptRowError:
-    return CorruptRowError(
-        f"the row {key!r} of {table} can't be read: {why}; repair or delete that row",
-        table=table,
-        key=key,
-        **context,
-    )
+def _enveloped(value: Any) -> Any:
+    """Return a copy in which what JSON has no word for is in envelopes."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_OURS: "float", "data": repr(float(value))}
+    if isinstance(value, dict):
+        pairs = []
+        for key, one in value.items():
+            pairs.append((_key(key), _enveloped(one)))
+        if any(key in (_BYTES, _OURS) for key, _ in pairs):
+            return {_OURS: "dict", "data": [list(pair) for pair in pairs]}
+        return dict(pairs)
+    if isinstance(value, (list, tuple)):
+        items = []
+        for one in value:  # not a comprehension, which takes a frame of its own on older Pythons
+            items.append(_enveloped(one))  # noqa: PERF401
+        return items
+    if isinstance(value, (str, int, float, bytes, bytearray, type(None))):
+        return value
+    return _enveloped(_encode_other(value))
+
+
+def _key(key: Any) -> Any:
+    if isinstance(key, float) and not math.isfinite(key):
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[repr(float(key))]
+    return key
+
+
+def _opened(value: Any) -> Any:
+    if isinstance(value, dict):
+        if _OURS in value and len(value) == 2:  # noqa: PLR2004 - the mark and its data
+            return _from_envelope(value)
+        if value.get(_BYTES) is True and "data" in value:
+            return _from_base64(value)
+        for key, one in value.items():
+            if isinstance(one, (dict, list)):
+                value[key] = _opened(one)
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            if isinstance(one, (dict, list)):
+                value[index] = _opened(one)
+    return value
+
+
+def _from_envelope(value: dict[str, Any]) -> Any:
+    kind, data = value[_OURS], value.get("data")
+    if kind == "float" and data in ("nan", "inf", "-inf"):
+        return float(data)
+    if kind == "dict" and isinstance(data, list) and all(map(_is_pair, data)):
+        result = {}
+        for key, one in data:
+            result[key] = _opened(one)
+        return result
+    return value
+
+
+def _is_pair(item: Any) -> bool:
+    return isinstance(item, list) and len(item) == 2 and isinstance(item[0], str)  # noqa: PLR2004
+
+
+def _from_base64(value: dict[str, Any]) -> Any:
+    # Older versions stored dicts that only look like an envelope as they were.
+    try:
+        return base64.b64decode(value["data"], validate=True)
+    except (binascii.Error, TypeError, ValueError):
+        return value
+
+
+def _check_depth(text: str) -> None:
+    """Check that a text can be read back, whatever the reader's stack.
+
+    Raises:
+        RecursionError: If it is nested too deep.
+    """
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub("", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise RecursionError
+
+
+def decoded_text(text: str) -> dict[str, Any]:
+    """Return what `to_json` has encoded, as a reader will find it."""
+    value: dict[str, Any] = _with_room(lambda: json.loads(text))
+    return decoded(value, text)

@@ -1,11 +1,9 @@
-"""One round trip: statements out, rows in, retried, counted, and told apart when they fail."""
+"""One round trip: statements out, rows in; retried, counted, and told apart when they fail."""
 
 import inspect
 import logging
-import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from strands_persql.databases.protocol import Database, Statement
@@ -20,40 +18,31 @@ from strands_persql.errors import (
     UnavailableError,
 )
 from strands_persql.gateway import telemetry
+from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.gateway.retry import Cause, Failure, RetryPolicy, classify
 from strands_persql.gateway.stats import Counters
-from strands_persql.tables.schema import WRITE_ID_LENGTH, Schema
+from strands_persql.tables import migrations
+from strands_persql.tables.tables import Tables
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("strands_persql")
 
 DEFAULT_MAX_ROW_BYTES = 2_000_000
 
-Rows = list[Mapping[str, Any]]
+_Context = dict[str, Any]
 
 
-def new_write_id() -> str:
-    """Make an id for one logical write, kept through all its retries."""
-    return os.urandom(WRITE_ID_LENGTH // 2).hex()
+class Gateway:
+    """Sends batches to a database and makes the tables the first time they are missed.
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What a round trip brought back.
-
-    Attributes:
-        rows: The rows of each statement, in order.
-        ambiguous: Whether an earlier try of this request may have been applied too.
+    Args:
+        database: Where the batches go.
+        tables: The tables, made where they are missed.
+        retry: How long failed requests are tried again.
+        counters: What counts.
     """
 
-    rows: list[Rows]
-    ambiguous: bool
-
-
-class Transport:
-    """Sends batches to a database and makes the tables the first time they are missed."""
-
     def __init__(
-        self, database: Database, schema: Schema, retry: RetryPolicy, counters: Counters
+        self, database: Database, tables: Tables, retry: RetryPolicy, counters: Counters
     ) -> None:
         """Initialize without asking the database for anything."""
         if not callable(getattr(database, "batch", None)):
@@ -63,97 +52,67 @@ class Transport:
             )
         self.database = database
         self.max_row_bytes: int | None = getattr(database, "max_row_bytes", DEFAULT_MAX_ROW_BYTES)
-        self._schema = schema
+        self._tables = tables
         self._retry = retry
         self._counters = counters
         self._takes_key = _takes_idempotency_key(database)
 
     def run(
         self,
-        statements: Sequence[Statement],
+        batch: Batch,
         *,
         writes: bool = False,
         session_id: str | None = None,
         agent_id: str | None = None,
     ) -> Answer:
-        """Run statements in one transaction and one round trip, and again while that may help.
+        """Run a batch in one transaction and one round trip, and again while that may help.
 
         Args:
-            statements: What to run, 100 at the most.
+            batch: What to run, 100 statements at the most.
             writes: Whether any of them may change something.
             session_id: The session, for errors and traces.
             agent_id: The agent, for errors and traces.
+
+        Returns:
+            The rows of each statement.
 
         Raises:
             DatabaseError: As its subclasses say.
             SchemaError: If tables are missing and this access can't create them.
         """
-        context: dict[str, Any] = {"session_id": session_id, "agent_id": agent_id}
+        context: _Context = {"session_id": session_id, "agent_id": agent_id}
         try:
-            return self._attempt(statements, writes, context)
+            return self._send(batch, writes, context)
         except _SchemaMissingError as missing:
-            logger.debug("prefix=<%s> | tables missing or old, setting up", self._schema.prefix)
+            logger.debug("prefix=<%s> | tables missing or old, setting up", self._tables.prefix)
             self.setup()
             try:
-                answer = self._attempt(statements, writes, context)
+                answer = self._send(batch, writes, context)
             except _SchemaMissingError as still:
                 raise StatementError(
-                    f"the tables {self._schema.prefix}* are as they should be, and the database"
+                    f"the tables {self._tables.prefix}* are as they should be, and the database"
                     f" misses something all the same ({still})",
                     **context,
                 ) from still.error
-            return Answer(answer.rows, answer.ambiguous or missing.ambiguous)
+            return Answer(answer.results, answer.is_ambiguous or missing.is_ambiguous)
 
     def setup(self) -> None:
-        """Create the tables that aren't there and bring those of 0.1 up to date.
+        """Create the tables that aren't there and bring older ones up to date.
 
         Raises:
             SchemaError: If this access may not do that.
         """
-        context: dict[str, Any] = {"session_id": None, "agent_id": None}
-        described = self._attempt(self._schema.describe(), False, context).rows
-        changes = self._schema.changes(described)
+        context: _Context = {"session_id": None, "agent_id": None}
+        described = self._send(Batch(*migrations.describe(self._tables)), False, context).results
+        changes = migrations.changes(self._tables, described)
         if not changes:
             return None
         try:
-            self._attempt([{"sql": sql} for sql in changes], True, context)
+            self._send(Batch(*[Statement(sql=sql) for sql in changes]), True, context)
         except (_SchemaMissingError, AccessDeniedError, StatementError) as error:
             if "duplicate column name" in str(error):
                 return self.setup()  # another process upgraded at the same moment
             raise self._schema_error(error, context, changes) from error
-
-    def _attempt(
-        self, statements: Sequence[Statement], writes: bool, context: dict[str, Any]
-    ) -> Answer:
-        options: dict[str, Any] = {"transaction": True}
-        if writes and self._takes_key:
-            options["idempotency_key"] = uuid.uuid4().hex
-        failures: list[Failure] = []
-
-        def send() -> list[Rows]:
-            self.count(round_trips=1)
-            with telemetry.RoundTrip(**context, statements=len(statements)) as trip:
-                try:
-                    results = self.database.batch(statements, **options)
-                except Exception as error:
-                    failures.append(classify(error))
-                    raise
-                results = _results(results)
-                usage = _usage(results)
-                self._counters.add(**usage)
-                trip.used(usage)
-            return [_rows(result) for result in results]
-
-        try:
-            rows = self._retry.call(send, lambda: self.count(retries=1))
-        except Exception as error:
-            raise _translate(error, failures, writes, context) from error
-        if len(rows) != len(statements):
-            raise StatementError(
-                f"the database answered {len(rows)} results to {len(statements)} statements",
-                **context,
-            )
-        return Answer(rows, any(failure.may_have_applied for failure in failures))
 
     def count(self, **counts: int) -> None:
         """Add to the repository's counters."""
@@ -161,14 +120,49 @@ class Transport:
         for name, amount in counts.items():
             telemetry.count(name, amount)
 
+    def _send(self, batch: Batch, writes: bool, context: _Context) -> Answer:
+        options: dict[str, Any] = {"transaction": True}
+        if writes and self._takes_key:
+            options["idempotency_key"] = uuid.uuid4().hex
+        failures: list[Failure] = []
+        try:
+            rows = self._retry.call(
+                lambda: self._try(batch, options, context, failures),
+                lambda: self.count(retries=1),
+            )
+        except Exception as error:
+            raise _translate(error, failures, writes, context) from error
+        if len(rows) != len(batch.statements):
+            raise StatementError(
+                f"the database answered {len(rows)} results to {len(batch.statements)} statements",
+                **context,
+            )
+        return Answer(rows, any(failure.may_have_applied for failure in failures))
+
+    def _try(
+        self, batch: Batch, options: dict[str, Any], context: _Context, failures: list[Failure]
+    ) -> list[list[Row]]:
+        self.count(round_trips=1)
+        with telemetry.RoundTrip(**context, statements=len(batch.statements)) as trip:
+            try:
+                results = self.database.batch(batch.statements, **options)
+            except Exception as error:
+                failures.append(classify(error))
+                raise
+            results = _results(results)
+            usage = _usage(results)
+            self._counters.add(**usage)
+            trip.used(usage)
+        return [_rows(result) for result in results]
+
     def _schema_error(
-        self, error: Exception, context: dict[str, Any], changes: Sequence[str]
+        self, error: Exception, context: _Context, changes: Sequence[str]
     ) -> SchemaError:
         sql = ";\n".join(changes) + ";"
         return SchemaError(
-            f"the tables {self._schema.prefix}* are missing or old and could not be set up"
+            f"the tables {self._tables.prefix}* are missing or old and could not be set up"
             f" ({error}). Let someone whose token may create tables call"
-            f" PerSQLSessionRepository(database, table_prefix={self._schema.prefix!r}).setup()"
+            f" PerSQLSessionRepository(database, table_prefix={self._tables.prefix!r}).setup()"
             f" once, or run this SQL:\n{sql}",
             sql=sql,
             **context,
@@ -176,10 +170,10 @@ class Transport:
 
 
 class _SchemaMissingError(Exception):
-    def __init__(self, error: Exception, ambiguous: bool) -> None:
+    def __init__(self, error: Exception, is_ambiguous: bool) -> None:
         super().__init__(str(error))
         self.error = error
-        self.ambiguous = ambiguous
+        self.is_ambiguous = is_ambiguous
 
 
 def _translate(
@@ -202,7 +196,7 @@ def _translate(
             OutcomeUnknownError,
             (
                 "whether a write for {where} was applied isn't known after {tries} tries ({said})."
-                " Write again: a write that was applied knows itself"
+                " Write again: a write that was applied is recognized"
             ),
         )
     return kind(text.format(where=where, said=said, tries=len(failures)), **details)
@@ -254,7 +248,7 @@ def _results(answer: Any) -> Sequence[Any]:
     return answer if isinstance(answer, Sequence) else list(answer)
 
 
-def _rows(result: Any) -> Rows:
+def _rows(result: Any) -> list[Row]:
     told = isinstance(result, (dict, Mapping))
     data = result.get("data") if told else getattr(result, "data", result)
     if isinstance(data, (dict, Mapping)):  # the wire's own shape, one level down
@@ -271,7 +265,7 @@ def _rows(result: Any) -> Rows:
 
 
 def _usage(results: Sequence[Any]) -> dict[str, float]:
-    """Add up what the results say they cost; a batch's ``meta`` may stand beside its first one."""
+    """Return what the results say they cost; a batch's ``meta`` may be beside its first one."""
     usage: dict[str, float] = {"rows_read": 0, "rows_written": 0, "cost_usd": 0.0}
     for result in results:
         if isinstance(result, (dict, Mapping)):

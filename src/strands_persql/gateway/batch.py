@@ -1,0 +1,52 @@
+"""The statements of one round trip, and what they brought back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NewType
+
+from strands_persql.databases.protocol import Statement
+
+Row = Mapping[str, Any]
+"""A row of a result, by column name."""
+
+Handle = NewType("Handle", int)
+"""Under which a statement's rows are found in the answer."""
+
+
+class Batch:
+    """Statements of one transaction, each answered under the handle that `ask` returned."""
+
+    def __init__(self, *statements: Statement) -> None:
+        """Begin with statements whose rows nobody reads."""
+        self.statements = list(statements)
+
+    def ask(self, statement: Statement) -> Handle:
+        """Add a statement, and return the handle of its rows."""
+        self.statements.append(statement)
+        return Handle(len(self.statements) - 1)
+
+    def run(self, *statements: Statement) -> None:
+        """Add statements whose rows nobody reads."""
+        self.statements.extend(statements)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a round trip brought back.
+
+    Attributes:
+        results: The rows of each statement, in order.
+        is_ambiguous: Whether an earlier try of this request may have been applied too.
+    """
+
+    results: list[list[Row]]
+    is_ambiguous: bool = False
+
+    def __getitem__(self, handle: Handle) -> list[Row]:
+        """Return a statement's rows."""
+        return self.results[handle]
+
+    def first(self, handle: Handle) -> Row | None:
+        """Return a statement's first row, or None where it has none."""
+        rows = self.results[handle]
+        return rows[0] if rows else None

@@ -1,0 +1,67 @@
+"""An agent's events, off the event loop and in order."""
+
+from typing import Any
+
+from strands.types.content import Message
+
+from strands_persql.runtime.threads import Queue
+from strands_persql.sessions.unit_of_work import UnitOfWork
+
+
+class AgentEvents:
+    """Hands an agent's events to its unit of work; only what asks the database takes a thread.
+
+    Args:
+        unit: The unit of work.
+        agent: The agent.
+    """
+
+    def __init__(self, unit: UnitOfWork, agent: Any) -> None:
+        """Initialize."""
+        self._unit = unit
+        self._agent = agent
+        self._queue = Queue()
+
+    async def invocation_began(self, *, continues: bool) -> None:
+        """Begin a turn, or claim the one that goes on."""
+        await self._do(self._unit.begin_invocation)
+        if continues:
+            await self._queue.run(lambda: self._unit.continue_turn(self._agent))
+
+    async def message_added(self, message: Message) -> None:
+        """Take a message, and store what is due."""
+        await self._do(lambda: self._unit.add(message, self._agent))
+        if self._unit.is_due:
+            await self._queue.run(lambda: self._unit.commit(self._agent))
+
+    async def message_updated(self) -> None:
+        """Store what has changed."""
+        await self._queue.run(lambda: self._unit.commit(self._agent))
+
+    async def invocation_ended(self) -> None:
+        """Store all that is left, and end the turn."""
+        await self._queue.run(lambda: self._unit.end_invocation(self._agent))
+
+    async def hooks_ended(self) -> None:
+        """Store what other hooks have changed after the invocation's end."""
+        changed = True
+        if self._try_lock():
+            try:
+                changed = self._unit.has_changes(self._agent)
+            finally:
+                self._unit.lock.release()
+        if changed:
+            await self._queue.run(lambda: self._unit.commit(self._agent))
+
+    async def _do(self, call: Any) -> None:
+        """Call at once where nothing holds the unit of work, else in turn."""
+        if not self._try_lock():
+            await self._queue.run(call)
+            return
+        try:
+            call()
+        finally:
+            self._unit.lock.release()
+
+    def _try_lock(self) -> bool:
+        return self._queue.is_idle and self._unit.lock.try_acquire()

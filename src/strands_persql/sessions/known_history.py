@@ -1,0 +1,273 @@
+"""What a unit of work knows of an agent's history: its rows, their ids, and their turns."""
+
+import json
+import logging
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from strands.types.session import SessionMessage
+
+from strands_persql.errors import CorruptRowError
+from strands_persql.persistence.cached import StoredMessage
+from strands_persql.persistence.view import View, build_view, items_of
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.sessions.history import REMEMBERED, Entry, HistoryEntry, ViewEntry, structure
+from strands_persql.sessions.tool_calls import is_open
+from strands_persql.sessions.upstream import mark_message
+from strands_persql.tables.codec import RowCodec, is_message
+from strands_persql.tables.encoding import decoded
+from strands_persql.tables.tables import MAX_ID
+
+logger = logging.getLogger("strands_persql")
+
+
+class KnownHistory:
+    """The rows of one agent that its unit of work has read or written.
+
+    Args:
+        key: The agent.
+        codec: What decodes rows.
+
+    Attributes:
+        complete_to: Up to this id all messages that the agent works with are known.
+        dropped: Messages that left the agent's memory, to be recognized when they come back.
+    """
+
+    def __init__(self, key: AgentKey, codec: RowCodec) -> None:
+        """Know nothing."""
+        self.complete_to = -1
+        self.dropped: OrderedDict[str, HistoryEntry] = OrderedDict()
+        self._key = key
+        self._codec = codec
+        self._entries: dict[str, HistoryEntry] = {}
+        self._ids: list[int] = []
+        self._loaded: list[tuple[int, int]] = []
+        self._extras: dict[str, ViewEntry] = {}
+
+    # -- what was read -------------------------------------------------------------------------
+
+    def load(self, view: View, rows: Sequence[StoredMessage], last_id: int) -> None:
+        """Take all rows of a view."""
+        self._add(rows)
+        self._has_loaded(view)
+        self.complete_to = last_id
+
+    def learn(self, rows: Sequence[StoredMessage]) -> None:
+        """Take rows that were read besides those that are known."""
+        new = []
+        for row in rows:
+            known = self._entries.get(_key_of(row))
+            if known is None:
+                new.append(row)
+                continue
+            self.move(known, row.message_id)
+            known.claim = row.claim
+            if known.version < row.version:
+                self._update(known, row)
+        self._add(new)
+        if rows:
+            self.complete_to = max(self.complete_to, self._ids[-1])
+
+    def learn_all(self, view: View, rows: Sequence[StoredMessage], own_turn: str) -> None:
+        """Take all rows that the agent works with, but for those of its own turn."""
+        read = {_key_of(row) for row in rows}
+        for key, entry in list(self._entries.items()):
+            if key not in read and entry.turn != own_turn:
+                self.drop(entry)
+        self.learn(rows)
+        self._has_loaded(view)
+        if self._ids:
+            self.complete_to = max(self.complete_to, self._ids[-1])
+
+    def _has_loaded(self, view: View) -> None:
+        self._loaded = [one for one in view.head if not isinstance(one, str)]
+        self._loaded.append((view.start, MAX_ID))
+
+    def _add(self, rows: Sequence[StoredMessage]) -> None:
+        for entry in self._decoded(rows):
+            self.dropped.pop(entry.key, None)
+            self.add(entry)
+
+    def _decoded(self, rows: Sequence[StoredMessage]) -> list[HistoryEntry]:
+        """Return rows as entries; one that can't be read costs that one alone."""
+        try:
+            records: Sequence[SessionMessage | None] = self._codec.read_messages(self._key, rows)
+        except CorruptRowError:
+            records = [self._readable(row) for row in rows]
+        entries = []
+        for record, row in zip(records, rows, strict=True):
+            if record is not None:
+                mark_message(record.to_message(), f"{'/'.join(self._key)}/{_key_of(row)}")
+            entries.append(HistoryEntry.stored(record, row))
+        return entries
+
+    def _readable(self, row: StoredMessage) -> SessionMessage | None:
+        try:
+            return self._codec.read_message(self._key, row)
+        except CorruptRowError as error:
+            logger.warning(
+                "table=<%s>, key=<%r> | a message can't be read and is left out: %s",
+                error.table,
+                error.key,
+                error,
+            )
+            return None
+
+    def _update(self, entry: HistoryEntry, row: StoredMessage) -> None:
+        """Give an entry its row's content, unless an edit of ours is about to replace that.
+
+        An edit beats the text that it was made on; a redaction beats all.
+        """
+        (fresh,) = self._decoded([row])
+        message, is_edited = entry.message, entry.message != entry.copy
+        entry.version = row.version
+        if message is None or fresh.record is None:
+            entry.record, entry.copy = fresh.record, fresh.copy
+        elif not is_edited or fresh.record.redact_message is not None:
+            replaced: Any = message
+            content = dict(fresh.record.to_message())
+            replaced.clear()
+            replaced.update(content)
+            fresh.place(message)
+            entry.record, entry.copy = fresh.record, structure(message)
+
+    # -- what is known -------------------------------------------------------------------------
+
+    @property
+    def newest(self) -> int:
+        """The highest id that is known to be taken."""
+        return max(self._ids[-1] if self._ids else -1, self.complete_to)
+
+    def add(self, entry: HistoryEntry) -> None:
+        """Know an entry that has a row."""
+        assert entry.message_id is not None
+        self._entries[entry.key] = entry
+        if not self._ids or entry.message_id > self._ids[-1]:
+            self._ids.append(entry.message_id)
+        else:
+            place = bisect_left(self._ids, entry.message_id)
+            if self._ids[place] != entry.message_id:
+                self._ids.insert(place, entry.message_id)
+
+    def last(self) -> HistoryEntry | None:
+        """Return the newest known message."""
+        return max(self._entries.values(), key=lambda one: one.message_id or 0, default=None)
+
+    def find(self, write_id: str) -> HistoryEntry | None:
+        """Return what a write has stored, or None where that isn't known."""
+        return self._entries.get(write_id)
+
+    def move(self, entry: HistoryEntry, message_id: int) -> None:
+        """Know that a message has another id now."""
+        if entry.message_id == message_id:
+            return
+        self._remove_id(entry.message_id)
+        entry.message_id = message_id
+        insort(self._ids, message_id)
+
+    def drop(self, entry: HistoryEntry) -> None:
+        """Know no more of an entry than to recognize it when it comes back to memory."""
+        self._entries.pop(entry.key, None)
+        self._remove_id(entry.message_id)
+        self.leave_memory(entry)
+
+    def leave_memory(self, entry: HistoryEntry) -> None:
+        """Keep of a message that the agent no longer has what it takes to recognize it."""
+        entry.forget()
+        self.dropped[entry.key] = entry
+        while len(self.dropped) > REMEMBERED:
+            self.dropped.popitem(last=False)
+
+    def return_to_memory(self, entry: HistoryEntry) -> None:
+        """Know again a message that has come back to memory."""
+        if self.dropped.pop(entry.key, None) is not None and entry.message_id is not None:
+            self.add(entry)
+
+    def _remove_id(self, message_id: int | None) -> None:
+        if message_id is None:
+            return
+        place = bisect_left(self._ids, message_id)
+        if place < len(self._ids) and self._ids[place] == message_id:
+            del self._ids[place]
+
+    # -- views ---------------------------------------------------------------------------------
+
+    def entries_of(self, view: View) -> list[Entry]:
+        """Return what a view has, in order."""
+        by_id = {entry.message_id: entry for entry in self._entries.values()}
+        entries: list[Entry] = []
+        for item in items_of(view, self._ids):
+            if isinstance(item, str):
+                entry = self._extra(item)
+                if entry is not None:
+                    entries.append(entry)
+            elif item in by_id:
+                entries.append(by_id[item])
+        return entries
+
+    def view_of(
+        self, entries: Iterable[Entry], ids: Mapping[HistoryEntry, int], newest: int
+    ) -> View:
+        """Return the view that has entries in order.
+
+        Args:
+            entries: The entries.
+            ids: The ids that some will have when the view is stored: pending and moving ones.
+            newest: The highest id that is taken then.
+        """
+        items = [
+            entry.json if isinstance(entry, ViewEntry) else ids.get(entry, entry.message_id)
+            for entry in entries
+        ]
+        moved = {entry.message_id for entry in ids}
+        known = sorted({*(one for one in self._ids if one not in moved), *ids.values(), newest})
+        if known and known[0] < 0:
+            del known[0]
+        return build_view([one for one in items if one is not None], known, self._loaded)
+
+    def knows_extra(self, entry: ViewEntry) -> None:
+        """Know a message that is in the view alone, by its JSON."""
+        self._extras[entry.json] = entry
+
+    def _extra(self, text: str) -> ViewEntry | None:
+        known = self._extras.get(text)
+        if known is not None:
+            return known
+        message = decoded(json.loads(text), text)
+        if not is_message(message):
+            logger.warning(
+                "session_id=<%s>, agent_id=<%s> | a message of the agent's view can't be read and"
+                " is left out",
+                *self._key,
+            )
+            return None
+        entry = self._extras[text] = ViewEntry(message, text)  # type: ignore[arg-type]
+        return entry
+
+    # -- turns ---------------------------------------------------------------------------------
+
+    def of_turn(self, turn_id: str) -> list[HistoryEntry]:
+        """Return a turn's known messages, in order."""
+        found = [entry for entry in self._entries.values() if entry.turn == turn_id]
+        return sorted(found, key=lambda entry: entry.message_id or 0)
+
+    def stopped_turn(self) -> str:
+        """Return the latest turn that has stopped before its end, or else the latest one."""
+        latest = ""
+        seen: set[str] = set()
+        ordered = sorted(self._entries.values(), key=lambda one: one.message_id or 0, reverse=True)
+        for entry in ordered:
+            if not entry.turn or entry.turn in seen:
+                continue
+            latest = latest or entry.turn
+            seen.add(entry.turn)
+            message = entry.message
+            if message is not None and is_open(message):
+                return entry.turn
+        return latest
+
+
+def _key_of(row: StoredMessage) -> str:
+    return row.write_id or f"#{row.message_id}"

@@ -1,0 +1,70 @@
+"""The states of graphs and swarms of one session, and which versions of their rows are known."""
+
+from typing import Any
+
+from strands.types.exceptions import SessionException
+from strands.types.session import Session
+
+from strands_persql.persistence.cached import CachedSession
+from strands_persql.persistence.compare_and_swap import InDoubtError, RowVersion
+from strands_persql.persistence.rows import RowUpdates
+from strands_persql.persistence.store import SessionStore
+from strands_persql.runtime.clock import now
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables.tables import RowData
+
+
+class MultiAgentStates:
+    """Stores graphs and swarms, each where its state has changed.
+
+    Args:
+        store: Where the session is.
+        updates: What replaces rows.
+        session: The session.
+    """
+
+    def __init__(self, store: SessionStore, updates: RowUpdates, session: Session) -> None:
+        """Know none."""
+        self._store = store
+        self._updates = updates
+        self._session = session
+        self._stored: dict[str, tuple[str, RowVersion]] = {}  # the JSON in the row, its version
+
+    def initialize(self, source: Any, opened: CachedSession | None) -> None:
+        """Restore a graph or swarm from its session, or create it there."""
+        key = self._key(source.id)
+        found = None if opened is None else opened.multi_agents.get(source.id)
+        created = False
+        if found is None:
+            row = self._store.codec.multi_agent(key.session_id, source, now())
+            found, created = self._store.start_multi_agent(self._session, key, row)
+        if not created:
+            source.deserialize_state(self._store.codec.read_multi_agent(key, found.data))
+        self._stored[source.id] = (found.data, RowVersion(found.version, found.origin))
+
+    def encode(self, source: Any) -> str:
+        """Return the JSON of a graph's or swarm's state."""
+        return self._store.codec.multi_agent(self._session.session_id, source, now()).data
+
+    def store(self, multi_agent_id: str, text: str) -> None:
+        """Store a state, unless it is stored as it is."""
+        try:
+            stored, version = self._stored[multi_agent_id]
+        except KeyError:
+            raise SessionException(
+                f"multi-agent {multi_agent_id!r} was not initialized with session"
+                f" {self._session.session_id!r}; give it this session manager when it is made"
+            ) from None
+        if text == stored:
+            return
+        time = now()
+        row = RowData(text, time, time)
+        try:
+            version = self._updates.replace_multi_agent(self._key(multi_agent_id), row, version)
+        except InDoubtError as error:
+            self._stored[multi_agent_id] = (stored, error.request.doubted_version)
+            raise error.error from error
+        self._stored[multi_agent_id] = (text, version)
+
+    def _key(self, multi_agent_id: str) -> AgentKey:
+        return AgentKey(self._session.session_id, multi_agent_id)

@@ -1,0 +1,126 @@
+"""Statements that create sessions, agents and multi-agents, and that delete sessions.
+
+Each creation carries the id of its write. A deletion keeps those ids, so that a late copy of a
+creation doesn't bring back what was deleted since.
+"""
+
+from strands_persql.databases.protocol import Statement
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables.tables import RowData, Tables, row_values
+
+_DELETIONS_KEPT_S = 7 * 24 * 3600  # no request is under way for longer
+
+_NOT_DELETED = "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :write_id)"
+
+
+def create_session(tables: Tables, session_id: str, row: RowData, write_id: str) -> Statement:
+    """Create a session unless it is there."""
+    return tables.statement(
+        f"""
+        INSERT INTO {{sessions}} (session_id, data, write_id, created_at, updated_at)
+        SELECT :session_id, :data, :write_id, :created_at, :updated_at
+        WHERE NOT EXISTS (SELECT 1 FROM {{sessions}} WHERE session_id = :session_id)
+            AND {_NOT_DELETED}
+        """,  # noqa: S608 - nothing but constants
+        session_id=session_id,
+        write_id=write_id,
+        **row_values(row),
+    )
+
+
+def create_agent(
+    tables: Tables,
+    key: AgentKey,
+    row: RowData,
+    write_id: str,
+    *,
+    start: int | None,
+    view: str | None,
+) -> Statement:
+    """Create an agent in a session that exists, unless the agent is there.
+
+    Args:
+        tables: The tables.
+        key: The agent.
+        row: What to store.
+        write_id: This write.
+        start: From which id on it works with its messages, or None where that is counted out.
+        view: What it works with before those, or None where its conversation manager says that.
+    """
+    return tables.statement(
+        f"""
+        INSERT INTO {{agents}}
+            (session_id, agent_id, data, write_id, created_at, updated_at, window_start, view)
+        SELECT :session_id, :agent_id, :data, :write_id, :created_at, :updated_at,
+            CAST(:window_start AS INTEGER), :view
+        WHERE EXISTS (SELECT 1 FROM {{sessions}} WHERE session_id = :session_id) AND NOT EXISTS (
+            SELECT 1 FROM {{agents}} WHERE session_id = :session_id AND agent_id = :agent_id
+        ) AND {_NOT_DELETED}
+        """,  # noqa: S608 - nothing but constants
+        **key.context,
+        write_id=write_id,
+        window_start=start,
+        view=view,
+        **row_values(row),
+    )
+
+
+def create_multi_agent(tables: Tables, key: AgentKey, row: RowData, write_id: str) -> Statement:
+    """Create a multi-agent in a session that exists, unless it is there."""
+    return tables.statement(
+        f"""
+        INSERT INTO {{multi_agents}}
+            (session_id, multi_agent_id, data, write_id, created_at, updated_at)
+        SELECT :session_id, :agent_id, :data, :write_id, :created_at, :updated_at
+        WHERE EXISTS (SELECT 1 FROM {{sessions}} WHERE session_id = :session_id) AND NOT EXISTS (
+            SELECT 1 FROM {{multi_agents}}
+            WHERE session_id = :session_id AND multi_agent_id = :agent_id
+        ) AND {_NOT_DELETED}
+        """,  # noqa: S608 - nothing but constants
+        **key.context,
+        write_id=write_id,
+        **row_values(row),
+    )
+
+
+_IS_THE_ONE = """EXISTS (
+    SELECT 1 FROM {sessions} WHERE session_id = :session_id AND write_id = :write_id
+)"""
+_REMEMBER = """
+    INSERT INTO {{deletions}} (write_id, deleted_at)
+    SELECT write_id, {now} FROM {{{table}}}
+    WHERE session_id = :session_id AND write_id <> '' AND {condition}
+    ON CONFLICT DO NOTHING
+"""
+_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"  # unixepoch() is missing in older SQLite
+
+
+def delete_session(tables: Tables, session_id: str, write_id: str) -> list[Statement]:
+    """Delete every row of the session that a write created, and of no other.
+
+    Args:
+        tables: The tables.
+        session_id: The session.
+        write_id: The write that created it.
+    """
+    values = {"session_id": session_id, "write_id": write_id}
+    remember = [
+        tables.statement(_REMEMBER.format(table=table, condition=_IS_THE_ONE, now=_NOW), **values)
+        for table in ("multi_agents", "agents", "sessions")
+    ]
+    delete = [
+        tables.statement(
+            f"DELETE FROM {{{table}}} WHERE session_id = :session_id AND {_IS_THE_ONE}",  # noqa: S608
+            **values,
+        )
+        for table in ("messages", "agents", "multi_agents", "sessions")
+    ]
+    return [*remember, *delete]
+
+
+def forget_deletions(tables: Tables) -> Statement:
+    """Forget the creating writes of what was deleted long ago."""
+    return tables.statement(
+        f"DELETE FROM {{deletions}} WHERE deleted_at < {_NOW} - :kept",  # noqa: S608
+        kept=_DELETIONS_KEPT_S,
+    )

@@ -1,0 +1,117 @@
+"""The tables under one prefix, their columns, and statements on them with named values."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from strands_persql.databases.protocol import Statement, Value
+
+MAX_ID = 2**53 - 1
+"""A message id beyond every other one, exact in the hosted engine's numbers too."""
+
+# Every table has these; `write_id` is the write that created the row, `writes` the latest updates.
+_COMMON = {
+    "data": "TEXT NOT NULL DEFAULT '{}'",
+    "version": "INTEGER NOT NULL DEFAULT 1",
+    "write_id": "TEXT NOT NULL DEFAULT ''",
+    "writes": "TEXT NOT NULL DEFAULT ''",
+    "created_at": "TEXT NOT NULL DEFAULT ''",
+    "updated_at": "TEXT NOT NULL DEFAULT ''",
+}
+_TEXT_KEY = "TEXT NOT NULL DEFAULT ''"
+
+KEYS: dict[str, dict[str, str]] = {
+    "sessions": {"session_id": _TEXT_KEY},
+    "agents": {"session_id": _TEXT_KEY, "agent_id": _TEXT_KEY},
+    "messages": {
+        "session_id": _TEXT_KEY,
+        "agent_id": _TEXT_KEY,
+        "message_id": "INTEGER NOT NULL DEFAULT 0",
+    },
+    "multi_agents": {"session_id": _TEXT_KEY, "multi_agent_id": _TEXT_KEY},
+    "deletions": {"write_id": _TEXT_KEY},
+}
+_EXTRA: dict[str, dict[str, str]] = {
+    "sessions": {"expires_at": "INTEGER"},
+    # epoch: grows when old messages change; window_start: from which id on an agent works with its
+    # messages; view: what it works with before those, or null in rows of earlier versions
+    "agents": {
+        "epoch": "INTEGER NOT NULL DEFAULT 0",
+        "window_start": "INTEGER",
+        "view": "TEXT",
+    },
+    # claim: who goes on with the message's turn from here
+    "messages": {"turn": "TEXT NOT NULL DEFAULT ''", "claim": "TEXT NOT NULL DEFAULT ''"},
+    "multi_agents": {},
+}
+# Creating writes of what was deleted, so that a late copy of one creates nothing.
+_DELETIONS = {"write_id": _TEXT_KEY, "deleted_at": "INTEGER NOT NULL DEFAULT 0"}
+
+
+def columns(name: str) -> dict[str, str]:
+    """Return a table's columns and their types, by the table's name without its prefix."""
+    if name == "deletions":
+        return _DELETIONS
+    return {**KEYS[name], **_COMMON, **_EXTRA[name]}
+
+
+@dataclass(frozen=True)
+class RowData:
+    """What a write puts into a row: its JSON and the times beside it."""
+
+    data: str
+    created_at: str
+    updated_at: str
+
+
+class Tables:
+    """The tables under one prefix.
+
+    Args:
+        prefix: What the tables' names begin with: letters, digits and underscores.
+
+    Raises:
+        ValueError: If the prefix is anything else, or a name that another prefix's tables have.
+    """
+
+    def __init__(self, prefix: Any = "strands_") -> None:
+        """Check the prefix, the only thing that becomes part of SQL text."""
+        if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", prefix):
+            raise ValueError(
+                f"table_prefix={prefix!r} | must be 1 to 63 letters, digits and underscores,"
+                " and not begin with a digit"
+            )
+        if prefix.lower().endswith("multi_"):
+            raise ValueError(
+                f"table_prefix={prefix!r} | must not end with 'multi_': its agents would be the"
+                f" multi-agents of the prefix {prefix[:-6]!r}"
+            )
+        self.prefix: str = prefix
+        self.sessions = f"{prefix}sessions"
+        self.agents = f"{prefix}agents"
+        self.messages = f"{prefix}messages"
+        self.multi_agents = f"{prefix}multi_agents"
+        self.deletions = f"{prefix}deletions"
+        self._templates: dict[str, tuple[str, tuple[str, ...]]] = {}
+
+    def statement(self, template: str, **values: Value) -> Statement:
+        """Return a statement: ``{messages}`` stands for a table, ``:name`` for a value.
+
+        On the wire each value is a ``?``, repeated as often as it is named. A whole number
+        arrives at the hosted engine as a real one: cast it where it becomes JSON or text.
+        """
+        prepared = self._templates.get(template)
+        if prepared is None:
+            prepared = self._templates[template] = self._prepare(template)
+        sql, names = prepared
+        return {"sql": sql, "params": [values[name] for name in names]}
+
+    def _prepare(self, template: str) -> tuple[str, tuple[str, ...]]:
+        text = " ".join(template.split())
+        sql = re.sub(r"\{(\w+)\}", rf"{self.prefix}\1", re.sub(r":[a-z_]+", "?", text))
+        return sql, tuple(re.findall(r":([a-z_]+)", text))
+
+
+def row_values(row: RowData) -> dict[str, Any]:
+    """Return a row's data and times by name, for a statement."""
+    return {"data": row.data, "created_at": row.created_at, "updated_at": row.updated_at}
