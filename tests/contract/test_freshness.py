@@ -160,7 +160,7 @@ def test_an_unchanged_session_is_opened_by_one_small_request(backend: Backend) -
             brought.extend(result["data"] for result in results)
             return results
 
-    repository.store.transport.database = Listening()
+    repository._store.gateway.database = Listening()
     repository.read_session("s")
     assert len(brought) == 4
     assert len(str(brought)) < 1_000

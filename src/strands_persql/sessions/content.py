@@ -91,7 +91,8 @@ def _with_waiting(
         waiting[turn_id] = internal["interrupt_state"]
     else:
         waiting.pop(turn_id, None)
-    internal["waiting"] = waiting
+    if waiting or waiting_turns(base.own):
+        internal["waiting"] = waiting
     return internal
 
 

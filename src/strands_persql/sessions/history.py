@@ -11,6 +11,7 @@ from strands.types.content import Message
 from strands.types.session import SessionMessage
 
 from strands_persql.persistence.cached import StoredMessage
+from strands_persql.runtime.containers import copy_containers
 from strands_persql.sessions.tool_calls import is_placeholder
 from strands_persql.sessions.upstream import tracking_id
 from strands_persql.tables.tables import RowData
@@ -31,23 +32,25 @@ class HistoryEntry:
         version: Its row's version.
         claim: The claim on its row.
         data: Its row's JSON while it is pending.
+        was_in_memory: Whether the agent has had it: only then can it have dropped it.
     """
 
     __slots__ = (
         "claim", "copy", "data", "digest", "mark", "message_id", "record", "turn", "version",
-        "write_id",
+        "was_in_memory", "write_id",
     )  # fmt: skip
 
     def __init__(self, record: SessionMessage, write_id: str, turn: str) -> None:
         """Begin with a message that is pending."""
         self.record: SessionMessage | None = record
-        self.copy: Any = structure(record.to_message())
+        self.copy: Any = copy_containers(record.to_message())
         self.write_id = write_id
         self.turn = turn
         self.message_id: int | None = None
         self.version = 1
         self.claim = ""
         self.data = ""
+        self.was_in_memory = True
         self.mark = tracking_id(record.to_message())
         self.digest = b""
 
@@ -58,8 +61,9 @@ class HistoryEntry:
         entry.record, entry.copy, entry.mark = record, None, None
         if record is not None:
             message = record.to_message()
-            entry.copy, entry.mark = structure(message), tracking_id(message)
+            entry.copy, entry.mark = copy_containers(message), tracking_id(message)
         entry.write_id, entry.turn, entry.message_id = row.write_id, row.turn, row.message_id
+        entry.was_in_memory = True
         entry.version, entry.claim, entry.data, entry.digest = row.version, row.claim, "", b""
         return entry
 
@@ -120,7 +124,7 @@ class ViewEntry:
     def __init__(self, message: Message, text: str = "") -> None:
         """Take a message."""
         self.message = message
-        self.copy = structure(message)
+        self.copy = copy_containers(message)
         self.json = text
         self.mark = tracking_id(message)
 
@@ -136,15 +140,6 @@ class PlaceholderEntry(ViewEntry):
 
 
 Entry: TypeAlias = HistoryEntry | ViewEntry
-
-
-def structure(value: Any) -> Any:
-    """Return a copy of containers that shares what they contain: what a change is noticed by."""
-    if isinstance(value, dict):
-        return {key: one if type(one) is str else structure(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [structure(one) for one in value]
-    return value
 
 
 def digest(message: Any) -> bytes:
@@ -243,7 +238,7 @@ def _return(entry: Entry, message: Message) -> None:
     was_dropped = isinstance(entry, HistoryEntry) and entry.copy is None
     entry.place(message)
     if was_dropped and isinstance(entry, HistoryEntry):
-        entry.copy = structure(message) if entry.digest == digest(message) else {}
+        entry.copy = copy_containers(message) if entry.digest == digest(message) else {}
 
 
 class _Index:

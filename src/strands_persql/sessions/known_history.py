@@ -12,8 +12,9 @@ from strands.types.session import SessionMessage
 from strands_persql.errors import CorruptRowError
 from strands_persql.persistence.cached import StoredMessage
 from strands_persql.persistence.view import View, build_view, items_of
+from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.sessions.history import REMEMBERED, Entry, HistoryEntry, ViewEntry, structure
+from strands_persql.sessions.history import REMEMBERED, Entry, HistoryEntry, ViewEntry
 from strands_persql.sessions.tool_calls import is_open
 from strands_persql.sessions.upstream import mark_message
 from strands_persql.tables.codec import RowCodec, is_message
@@ -131,7 +132,7 @@ class KnownHistory:
             replaced.clear()
             replaced.update(content)
             fresh.place(message)
-            entry.record, entry.copy = fresh.record, structure(message)
+            entry.record, entry.copy = fresh.record, copy_containers(message)
 
     # -- what is known -------------------------------------------------------------------------
 

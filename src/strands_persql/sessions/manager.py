@@ -26,6 +26,7 @@ from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.persistence.cached import CachedAgent, CachedSession
 from strands_persql.persistence.changes import OnConflict, PendingMessage
 from strands_persql.persistence.rows import RowUpdates
+from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
 from strands_persql.runtime.threads import Queue, in_thread
 from strands_persql.sessions import upstream
@@ -330,7 +331,7 @@ class PerSQLSessionManager(RepositorySessionManager):
     def _restore(self, agent: Any, key: AgentKey, found: CachedAgent) -> UnitOfWork:
         """Give an agent its state and its messages back; those that it had are dropped."""
         fields = self._store.codec.read_agent_fields(key, found.data)
-        record = self._store.codec.agent_of(key, fields)
+        record = self._store.codec.agent_of(key, copy_containers(fields))
         agent.state = AgentState(record.state)
         prepended: list[Message] = []
         manager = getattr(agent, "conversation_manager", None)

@@ -26,6 +26,7 @@ from strands_persql.persistence.rows import RowUpdates
 from strands_persql.persistence.store import SessionStore
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
+from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.forks import renew_after_fork
 from strands_persql.runtime.ids import AgentKey, check_id, check_message_id, new_id
 from strands_persql.tables import creating, reading, writing
@@ -281,7 +282,7 @@ class PerSQLSessionRepository(SessionRepository):
         if found is None:
             return None
         fields = self._codec.read_agent_fields(key, found.data)
-        agent = self._codec.agent_of(key, fields)
+        agent = self._codec.agent_of(key, copy_containers(fields))
         self._remember(key, _SeenAgent(self._store.base_of(key, found, fields)), agent)
         return agent
 

@@ -26,6 +26,7 @@ from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.store import AgentLock, SessionStore
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
+from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.sessions import upstream
 from strands_persql.sessions.content import AgentContent, bring_in, waiting_turns
@@ -36,7 +37,6 @@ from strands_persql.sessions.history import (
     PlaceholderEntry,
     ViewEntry,
     edited,
-    structure,
 )
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.tool_calls import answered_ids, is_open, is_placeholder
@@ -165,7 +165,7 @@ class UnitOfWork:
         with self.lock:
             for entry, message in zip(self._view, agent.messages, strict=True):
                 entry.place(message)
-                entry.copy = structure(message)
+                entry.copy = copy_containers(message)
             self._memory.place(self._view, agent.messages)
             self._synced = list(self._view)
 
@@ -287,6 +287,7 @@ class UnitOfWork:
             self._encode(entry)
             turn = self._open_turn(message)
             entry.turn = turn.turn_id
+            entry.was_in_memory = any(one is message for one in reversed(agent.messages))
             turn.entries.append(entry)
             self._pending.append(entry)
             self._latest = entry
@@ -321,17 +322,20 @@ class UnitOfWork:
         """
         with self.lock:
             self._check_fence()
-            ours = self._ours(agent)
-            found = [one for one in ours if one.message is redacted]
-            if not found and self._latest is None:
-                return False
-            if not found and self._latest is not None:
-                found = [self._latest]
+            ours, latest = self._ours(agent), self._latest
+            said = [one for one in ours if isinstance(one, HistoryEntry)]
+            found = [one for one in said if one.message is redacted]
+            is_in_memory = any(one.message is redacted for one in ours)
+            if not found and latest is not None and not (is_in_memory and latest in said):
+                # It has taken the place of the message that was said last, or is to do so.
+                found = [latest]
+                redacted = _replaced(latest, redacted, in_place=not is_in_memory)
+                ours = [latest if one.message is redacted else one for one in ours]
+                self._memory.place(ours, agent.messages)
             for entry in found:
-                if isinstance(entry, HistoryEntry):
-                    entry.redact(redacted)
-                    self._redacted.append(entry)
-            return True
+                entry.redact(redacted)
+            self._redacted += found
+            return bool(found) or latest is not None
 
     @property
     def is_due(self) -> bool:
@@ -363,7 +367,7 @@ class UnitOfWork:
     def _encode(self, entry: HistoryEntry) -> None:
         assert entry.record is not None
         row = self._store.codec.message(self._key, entry.record)
-        entry.data, entry.copy = row.data, structure(entry.message)
+        entry.data, entry.copy = row.data, copy_containers(entry.message)
 
     # -- storing -------------------------------------------------------------------------------
 
@@ -543,12 +547,14 @@ class UnitOfWork:
     ) -> tuple[list[Entry] | None, View | None]:
         """Return what the row's view is to have, or None where it has it."""
         has_new_extras = self._encode_extras(shown)
-        is_as_it_was = shown == [*self._synced, *pending] and not has_new_extras
+        in_memory = [one for one in pending if one.was_in_memory]
+        is_as_it_was = shown == [*self._synced, *in_memory] and not has_new_extras
         view = self._base.view
         if is_as_it_was and view.is_explicit and self._is_lenient(view, ids):
             return None, None
         stored, said = _parted(shown)
-        wanted = [*weave(self._synced, stored, self._view), *said]
+        unseen = [one for one in pending if not one.was_in_memory]
+        wanted = [*weave(self._synced, stored, self._view), *said, *unseen]
         view = self._history.view_of(wanted, ids, newest)
         return (None, None) if view == self._base.view else (wanted, view)
 
@@ -558,7 +564,7 @@ class UnitOfWork:
         for entry in entries:
             if isinstance(entry, ViewEntry) and (not entry.json or entry.copy != entry.message):
                 entry.json = to_json(entry.message, "message", **self._key.context)
-                entry.copy = structure(entry.message)
+                entry.copy = copy_containers(entry.message)
                 self._history.knows_extra(entry)
                 changed = True
         return changed
@@ -613,7 +619,7 @@ class UnitOfWork:
         self._pending = [one for one in self._pending if one not in stored]
         if attempt.wanted is None or not result.is_applied:
             self._view += new
-            self._synced += new
+            self._synced += [one for one in new if one.was_in_memory]
         if not new:
             return
         expected = range(self._history.complete_to + 1, self._history.complete_to + 1 + len(new))
@@ -628,7 +634,7 @@ class UnitOfWork:
             self._content.stored(attempt.text)
         for entry in attempt.updated:
             entry.version += 1
-            entry.copy = structure(entry.message)
+            entry.copy = copy_containers(entry.message)
         updated = set(attempt.updated)
         self._redacted = [one for one in self._redacted if one not in updated]
         claim, turn = attempt.change.claim, self._turn
@@ -683,7 +689,7 @@ class UnitOfWork:
         messages = upstream.with_valid_tool_use([_message_of(one) for one in shown])
         for entry, content in before:
             if _content_of(entry) is not content:  # repaired: that is no edit of the agent's
-                entry.copy = structure(entry.message)
+                entry.copy = copy_containers(entry.message)
         filled: list[Entry] = []
         for message in messages:
             found = places.get(id(message))
@@ -699,6 +705,17 @@ class UnitOfWork:
         text = to_json(agent.state.get(), "agent's state", **self._key.context)
         bring_in(agent.state, had.get("state") or {}, self._base.own.get("state") or {}, text)
         self._content.forget()
+
+
+def _replaced(entry: HistoryEntry, redacted: Message, *, in_place: bool) -> Message:
+    """Return the object that holds a redacted message, the one in memory where it is there."""
+    message: Any = entry.message
+    if message is None or not in_place:
+        return redacted
+    content = dict(redacted)
+    message.clear()
+    message.update(content)
+    return message  # type: ignore[no-any-return]
 
 
 def _parted(shown: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
