@@ -222,7 +222,15 @@ class Writer(HookProvider):
     def register_hooks(self, registry: HookRegistry, **kwargs: Any) -> None:
         """Listen behind the session manager: when this is called, it has stored the message."""
         if self._settings.commit == "message":
-            registry.add_callback(MessageAddedEvent, lambda event: self._acknowledge(event.agent))
+            registry.add_callback(MessageAddedEvent, self._on_message)
+
+    def _on_message(self, event: MessageAddedEvent) -> None:
+        # An assistant's message that calls no tool is stored with the turn's end.
+        is_final = event.message["role"] == "assistant" and not any(
+            "toolUse" in block for block in event.message["content"]
+        )
+        if not is_final:
+            self._acknowledge(event.agent)
 
     # -- opening and closing -----------------------------------------------------------------------
 
@@ -366,7 +374,7 @@ class Writer(HookProvider):
         """Write down what went wrong, and go on with the same agent where that may be."""
         cause = getattr(error, "original_exception", error)
         if isinstance(cause, (UnavailableError, OutcomeUnknownError, ConflictError)):
-            self._journal.write("failed", error=type(cause).__name__)
+            self._journal.write("failed", error=type(cause).__name__, text="".join(traceback.format_exception(cause)))
             if isinstance(cause, ConflictError) and self._settings.on_conflict == "raise":
                 self._agent = self._manager = None
             return

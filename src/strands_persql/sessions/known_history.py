@@ -65,22 +65,34 @@ class KnownHistory:
                 continue
             self.move(known, row.message_id)
             known.claim = row.claim
-            if known.version < row.version:
+            if known.version < row.version or known.message is None:
                 self._update(known, row)
         self._add(new)
-        if rows:
-            self.complete_to = max(self.complete_to, self._ids[-1])
 
-    def learn_all(self, view: View, rows: Sequence[StoredMessage], own_turn: str) -> None:
-        """Take all rows that the agent works with, but for those of its own turn."""
+    def learn_all(
+        self, view: View, rows: Sequence[StoredMessage], own_turn: str
+    ) -> list[HistoryEntry]:
+        """Take all rows that the agent works with, but for those of its own turn.
+
+        Returns:
+            The messages that are not among them any more.
+        """
         read = {_key_of(row) for row in rows}
-        for key, entry in list(self._entries.items()):
-            if key not in read and entry.turn != own_turn:
-                self.drop(entry)
+        gone = [
+            entry
+            for key, entry in self._entries.items()
+            if key not in read and entry.turn != own_turn
+        ]
+        for entry in gone:
+            del self._entries[entry.key]
+            self._remove_id(entry.message_id)
         self.learn(rows)
         self._has_loaded(view)
-        if self._ids:
-            self.complete_to = max(self.complete_to, self._ids[-1])
+        return gone
+
+    def is_complete(self, view: View) -> None:
+        """Know that all messages that a view has were read by now."""
+        self.complete_to = max(self.newest, view.start - 1)
 
     def _has_loaded(self, view: View) -> None:
         self._loaded = [one for one in view.head if not isinstance(one, str)]
@@ -167,12 +179,6 @@ class KnownHistory:
         self._remove_id(entry.message_id)
         entry.message_id = message_id
         insort(self._ids, message_id)
-
-    def drop(self, entry: HistoryEntry) -> None:
-        """Know no more of an entry than to recognize it when it comes back to memory."""
-        self._entries.pop(entry.key, None)
-        self._remove_id(entry.message_id)
-        self.leave_memory(entry)
 
     def leave_memory(self, entry: HistoryEntry) -> None:
         """Keep of a message that the agent no longer has what it takes to recognize it."""

@@ -308,7 +308,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         unit = self._create(agent, key) if found is None else self._restore(agent, key, found)
         self._units[agent_id], self._agents[agent_id] = unit, agent
         self._events[agent_id] = AgentEvents(unit, agent)
-        upstream.on_management_failure(agent, lambda: unit.end_invocation(agent))
+        upstream.on_management_failure(agent, unit.end_invocation)
 
     def _create(self, agent: Any, key: AgentKey) -> UnitOfWork:
         """Create an agent in the session, whole or not at all; another writer may come first."""

@@ -8,7 +8,7 @@ from typing import Any
 from strands.types.content import Message
 from strands.types.session import SessionMessage
 
-from strands_persql.errors import ConflictError
+from strands_persql.errors import ConflictError, NotFoundError
 from strands_persql.persistence.cached import CachedAgent
 from strands_persql.persistence.changes import (
     MAX_BYTES,
@@ -137,6 +137,7 @@ class UnitOfWork:
         self._last_turn: Turn | None = None
         self._in_doubt: tuple[Request, _Plan, _Attempt] | None = None
         self._is_invoked = self._asks_foreign = self._has_failed = False
+        self._is_out_of_order = False
         self._fence: ConflictError | None = None
 
     # -- opening -------------------------------------------------------------------------------
@@ -242,6 +243,9 @@ class UnitOfWork:
             self._is_invoked = False
             if not self._has_failed and self._fence is None:
                 self.commit(agent)
+            if self._is_out_of_order:
+                self._is_out_of_order = False
+                self._weave(agent)
             self._end_turn()
             self._wait_for_answers(agent)
 
@@ -360,6 +364,8 @@ class UnitOfWork:
     def has_changes(self, agent: Any) -> bool:
         """Whether there is anything to store, or anything unsure."""
         with self.lock:
+            if self._has_failed or self._fence is not None:
+                return False  # its caller has been told, and it goes out with the next turn
             if self._in_doubt is not None or self._pending or self._redacted:
                 return True
             return self._attempt(agent, _Plan("-")) is not None
@@ -397,7 +403,7 @@ class UnitOfWork:
         """Send the change set again whose answer was lost, word for word."""
         if self._in_doubt is None:
             return
-        (request, plan, attempt), self._in_doubt = self._in_doubt, None
+        request, plan, attempt = self._in_doubt
         self._send(agent, plan, attempt, in_doubt=request)
 
     def _send(
@@ -407,6 +413,7 @@ class UnitOfWork:
 
         def rebase(change: ChangeSet, result: CommitResult) -> tuple[ChangeSet, MergeBase]:
             nonlocal current
+            self._in_doubt = None
             self._absorb(agent, current, result)
             again = self._attempt(agent, replace(plan, is_retry=True))
             current = again or _Attempt(replace(change, messages=(), content=None, view=None))
@@ -420,9 +427,12 @@ class UnitOfWork:
             raise error.error from error
         except BaseException as error:
             self._has_failed = True
+            if isinstance(error, (ConflictError, NotFoundError)):
+                self._in_doubt = None
             if isinstance(error, ConflictError) and not self._store.is_merging:
                 self._fence = error
             raise
+        self._in_doubt = None
         self._absorb(agent, current, result)
 
     def _check_fence(self) -> None:
@@ -546,28 +556,27 @@ class UnitOfWork:
         newest: int,
     ) -> tuple[list[Entry] | None, View | None]:
         """Return what the row's view is to have, or None where it has it."""
-        has_new_extras = self._encode_extras(shown)
+        has_all_extras = self._encode_extras(shown)
         in_memory = [one for one in pending if one.was_in_memory]
-        is_as_it_was = shown == [*self._synced, *in_memory] and not has_new_extras
+        is_as_it_was = shown == [*self._synced, *in_memory] and has_all_extras
         view = self._base.view
         if is_as_it_was and view.is_explicit and self._is_lenient(view, ids):
             return None, None
         stored, said = _parted(shown)
         unseen = [one for one in pending if not one.was_in_memory]
-        wanted = [*weave(self._synced, stored, self._view), *said, *unseen]
+        wanted = [*self._woven(stored, self._view), *said, *unseen]
         view = self._history.view_of(wanted, ids, newest)
         return (None, None) if view == self._base.view else (wanted, view)
 
     def _encode_extras(self, entries: Sequence[Entry]) -> bool:
-        """Encode messages that are in the view alone, and return whether one is new or edited."""
-        changed = False
-        for entry in entries:
-            if isinstance(entry, ViewEntry) and (not entry.json or entry.copy != entry.message):
+        """Encode messages that are in the view alone; return whether the row's view has them."""
+        extras = [one for one in entries if isinstance(one, ViewEntry)]
+        for entry in extras:
+            if not entry.json or entry.copy != entry.message:
                 entry.json = to_json(entry.message, "message", **self._key.context)
                 entry.copy = copy_containers(entry.message)
                 self._history.knows_extra(entry)
-                changed = True
-        return changed
+        return {one.json for one in extras} <= set(self._base.view.head)
 
     def _is_lenient(self, view: View, ids: dict[HistoryEntry, int]) -> bool:
         """Whether a view holds whatever other writers store meanwhile: all of it is in its end."""
@@ -593,13 +602,14 @@ class UnitOfWork:
         if change.asks_foreign:
             self._asks_foreign = False
         if result.foreign_is_all:
-            self._history.learn_all(result.base.view, result.foreign, change.turn)
+            gone = self._history.learn_all(result.base.view, result.foreign, change.turn)
             self._weave(agent)
+            self._let_go(gone)
         elif result.foreign:
             self._history.learn(result.foreign)
             self._weave(agent)
-        elif result.is_applied and change.asks_foreign:
-            self._history.complete_to = self._history.newest
+        if change.asks_foreign:
+            self._history.is_complete(result.base.view)
         if result.has_foreign_state:
             self._bring_in_state(agent, had if change.content is None else change.content)
 
@@ -650,7 +660,8 @@ class UnitOfWork:
         before, self._synced = self._synced, shown
         if len(shown) >= len(before) and before == shown[: len(before)]:
             return
-        kept = set(shown)
+        # What is in the view and not in memory may be shown again.
+        kept = {*shown, *self._view, *self._memory.entries}
         for entry in before:
             if isinstance(entry, HistoryEntry) and entry not in kept:
                 self._history.leave_memory(entry)
@@ -665,19 +676,51 @@ class UnitOfWork:
         theirs = self._history.entries_of(self._base.view)
         shown = [one for one in self._ours(agent) if not isinstance(one, PlaceholderEntry)]
         stored, said = _parted(shown)
-        target = [*weave(self._synced, stored, theirs), *said]
+        target = self._with_turn_last([*self._woven(stored, theirs), *said])
         self._view = theirs
         if upstream.is_stateful(agent):  # the conversation is the model server's
             self._synced = list(theirs)
             return
         self._fill(agent, target)
-        hidden = set(target) - set(self._memory.entries)
-        self._agree_on([one for one in theirs if one not in hidden])
+        agreed = set(theirs)
+        self._agree_on([one for one in self._memory.entries if one in agreed])
         logger.debug(
             "session_id=<%s>, agent_id=<%s>, messages=<%d> | merged another writer's messages",
             *self._key,
             len(target),
         )
+
+    def _let_go(self, gone: Sequence[HistoryEntry]) -> None:
+        """Forget messages that are in the view no more, unless the agent still has them."""
+        in_memory = set(self._memory.entries)
+        for entry in gone:
+            if entry in in_memory:
+                self._history.add(entry)
+            else:
+                self._history.leave_memory(entry)
+
+    def _woven(self, ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Entry]:
+        """Merge what the agent has in memory with what others made of the row's view.
+
+        Of the turn under way others drop nothing: it is not over.
+        """
+        own = set(() if self._turn is None else self._turn.entries) & set(ours)
+        return weave([one for one in self._synced if one not in own], ours, theirs)
+
+    def _with_turn_last(self, entries: list[Entry]) -> list[Entry]:
+        """Return entries with those of the turn under way at the end.
+
+        Strands goes on with the last message, which must be the agent's own. Rows of others that
+        came behind it are before it once it goes on.
+        """
+        if not self._is_invoked or self._turn is None:
+            return entries
+        own = set(self._turn.entries)
+        ordered = [one for one in entries if one not in own] + [
+            one for one in entries if one in own
+        ]
+        self._is_out_of_order = ordered != entries
+        return ordered
 
     def _fill(self, agent: Any, entries: Sequence[Entry]) -> None:
         """Put entries into an agent's memory, each tool call followed by its result."""

@@ -180,11 +180,16 @@ def keep_first_at_end(registry: Any, callback: Callable[..., Any]) -> None:
         callbacks.append(callback)  # the last one registered is called first
 
 
-_failures: "weakref.WeakKeyDictionary[Any, Callable[[], None]]" = weakref.WeakKeyDictionary()
+_failures: "weakref.WeakKeyDictionary[Any, Callable[[Any], None]]" = weakref.WeakKeyDictionary()
 
 
-def on_management_failure(agent: Any, store: Callable[[], None]) -> None:
-    """Have a turn stored where its conversation manager raises: no hook is called then."""
+def on_management_failure(agent: Any, store: Callable[[Any], None]) -> None:
+    """Have a turn stored where its conversation manager raises: no hook is called then.
+
+    Args:
+        agent: The agent.
+        store: Stores the agent's turn; it must not hold the agent itself.
+    """
     manager = getattr(agent, "conversation_manager", None)
     if manager is None:
         return
@@ -200,7 +205,7 @@ def on_management_failure(agent: Any, store: Callable[[], None]) -> None:
         except BaseException:
             store_turn = _failures.get(agent)
             if store_turn is not None:
-                store_turn()
+                store_turn(agent)
             raise
 
     apply_management.stores_on_failure = True  # type: ignore[attr-defined]
