@@ -595,7 +595,7 @@ class UnitOfWork:
         """Take in how things are after a change set was stored, or refused."""
         change, had = attempt.change, self._base.own
         self._base = result.base
-        self._take_ids(attempt, result)
+        has_moved = self._take_ids(attempt, result)
         self._history.learn(result.lost)
         if result.is_applied:
             self._settle(attempt)
@@ -608,13 +608,15 @@ class UnitOfWork:
         elif result.foreign:
             self._history.learn(result.foreign)
             self._weave(agent)
+        elif has_moved:
+            self._view = self._history.entries_of(result.base.view)
         if change.asks_foreign:
             self._history.is_complete(result.base.view)
         if result.has_foreign_state:
             self._bring_in_state(agent, had if change.content is None else change.content)
 
-    def _take_ids(self, attempt: _Attempt, result: CommitResult) -> None:
-        """Note where the turn's messages are now."""
+    def _take_ids(self, attempt: _Attempt, result: CommitResult) -> bool:
+        """Note where the turn's messages are now, and return whether they have moved."""
         has_moved = False
         for write_id, message_id in result.ids.items():
             known = self._history.find(write_id)
@@ -631,12 +633,13 @@ class UnitOfWork:
             self._view += new
             self._synced += [one for one in new if one.was_in_memory]
         if not new:
-            return
+            return has_moved
         expected = range(self._history.complete_to + 1, self._history.complete_to + 1 + len(new))
         if not has_moved and [one.message_id for one in new] == list(expected):
             self._history.complete_to = expected[-1]
         else:
             self._asks_foreign = True
+        return has_moved
 
     def _settle(self, attempt: _Attempt) -> None:
         """Note that all of a change set is stored."""
@@ -704,7 +707,8 @@ class UnitOfWork:
 
         Of the turn under way others drop nothing: it is not over.
         """
-        own = set(() if self._turn is None else self._turn.entries) & set(ours)
+        is_under_way = self._is_invoked and self._turn is not None
+        own = set(self._turn.entries if is_under_way and self._turn else ()) & set(ours)
         return weave([one for one in self._synced if one not in own], ours, theirs)
 
     def _with_turn_last(self, entries: list[Entry]) -> list[Entry]:
