@@ -176,9 +176,8 @@ class Committer:
             condition = writing.agent_is(base.origin, base.version, plain_from=change.first)
         else:
             condition = writing.agent_is(base.origin)
-        if change.is_alone:
-            condition &= writing.nothing_after(change.complete_to)
-        elif is_refused and change.messages:
+        if change.is_alone or (is_refused and change.messages):
+            # Messages of the turn itself may be beyond it by then: the batch stores them.
             condition &= writing.nothing_after(change.complete_to, change.turn)
         if change.claim is not None:
             claim = change.claim

@@ -187,6 +187,10 @@ class KnownHistory:
         while len(self.dropped) > REMEMBERED:
             self.dropped.popitem(last=False)
 
+    def is_dropped(self, entry: HistoryEntry) -> bool:
+        """Whether a message has left the agent's memory, until it is stored that it is back."""
+        return entry.key in self.dropped
+
     def return_to_memory(self, entry: HistoryEntry) -> None:
         """Know again a message that has come back to memory."""
         if self.dropped.pop(entry.key, None) is not None and entry.message_id is not None:

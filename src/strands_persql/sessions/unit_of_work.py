@@ -241,11 +241,11 @@ class UnitOfWork:
         """Store all that is pending and the agent's state, and end the turn."""
         with self.lock:
             self._is_invoked = False
-            if not self._has_failed and self._fence is None:
-                self.commit(agent)
             if self._is_out_of_order:
                 self._is_out_of_order = False
                 self._weave(agent)
+            if not self._has_failed and self._fence is None:
+                self.commit(agent)
             self._end_turn()
             self._wait_for_answers(agent)
 
@@ -455,7 +455,8 @@ class UnitOfWork:
         stores = bool(pending) or plan.claim is not None
         ids, newest = self._next_ids(pending, moves=stores)
         wanted, view = None, None
-        if plan.messages and is_last:
+        # A turn that others have overtaken has its place in the view once it goes on.
+        if plan.messages and is_last and (stores or not self._is_out_of_order):
             wanted, view = self._wanted_view(shown, pending, ids, newest)
         if not (stores or updated or content or view):
             return None
@@ -679,8 +680,8 @@ class UnitOfWork:
         theirs = self._history.entries_of(self._base.view)
         shown = [one for one in self._ours(agent) if not isinstance(one, PlaceholderEntry)]
         stored, said = _parted(shown)
-        target = self._with_turn_last([*self._woven(stored, theirs), *said])
         self._view = theirs
+        target = self._with_turn_last([*self._woven(stored, theirs), *said])
         if upstream.is_stateful(agent):  # the conversation is the model server's
             self._synced = list(theirs)
             return
@@ -707,9 +708,13 @@ class UnitOfWork:
 
         Of the turn under way others drop nothing: it is not over.
         """
-        is_under_way = self._is_invoked and self._turn is not None
-        own = set(self._turn.entries if is_under_way and self._turn else ()) & set(ours)
-        return weave([one for one in self._synced if one not in own], ours, theirs)
+        own = set(self._turn.entries) if self._is_invoked and self._turn is not None else set()
+        base = set(self._synced) - own
+        # Others may have dropped what was kept while its turn was under way; what has come back
+        # to memory is another matter.
+        kept = [one for one in ours if isinstance(one, HistoryEntry) and one not in own]
+        base.update(one for one in kept if not self._history.is_dropped(one))
+        return weave([one for one in [*self._synced, *kept] if one in base], ours, theirs)
 
     def _with_turn_last(self, entries: list[Entry]) -> list[Entry]:
         """Return entries with those of the turn under way at the end.
@@ -723,7 +728,7 @@ class UnitOfWork:
         ordered = [one for one in entries if one not in own] + [
             one for one in entries if one in own
         ]
-        self._is_out_of_order = ordered != entries
+        self._is_out_of_order = ordered != entries or not own <= {*self._pending, *self._view}
         return ordered
 
     def _fill(self, agent: Any, entries: Sequence[Entry]) -> None:

@@ -74,9 +74,9 @@ def agent_is(
     return Precondition(f"EXISTS (SELECT 1 FROM {{agents}} WHERE {where})", values_of)  # noqa: S608
 
 
-def nothing_after(message_id: int, turn: str | None = None) -> Precondition:
-    """Return the precondition that no message is beyond an id, or none of another turn."""
-    of_others = "" if turn is None else " AND turn <> :turn_alone"
+def nothing_after(message_id: int, turn: str) -> Precondition:
+    """Return the precondition that no message is beyond an id, but for those of a turn."""
+    of_others = " AND turn <> :turn_alone" if turn else ""
     return Precondition(
         f"""NOT EXISTS (
             SELECT 1 FROM {{messages}} WHERE {_OF_AGENT} AND message_id > :alone_after{of_others}
