@@ -565,7 +565,9 @@ class UnitOfWork:
             return None, None
         stored, said = _parted(shown)
         unseen = [one for one in pending if not one.was_in_memory]
-        wanted = [*self._woven(stored, self._view), *said, *unseen]
+        woven = self._woven(stored, self._view)
+        moved = [one for one in woven if one in ids]
+        wanted = [*(one for one in woven if one not in ids), *moved, *said, *unseen]
         view = self._history.view_of(wanted, ids, newest)
         return (None, None) if view == self._base.view else (wanted, view)
 
@@ -686,8 +688,8 @@ class UnitOfWork:
             self._synced = list(theirs)
             return
         self._fill(agent, target)
-        agreed = set(theirs)
-        self._agree_on([one for one in self._memory.entries if one in agreed])
+        hidden = set(target) - set(self._memory.entries)
+        self._agree_on([one for one in theirs if one not in hidden])
         logger.debug(
             "session_id=<%s>, agent_id=<%s>, messages=<%d> | merged another writer's messages",
             *self._key,
