@@ -23,7 +23,6 @@ from strands_persql import (
     SessionCache,
 )
 from strands_persql.errors import PerSQLError
-from strands_persql.persistence import cache, store
 from strands_persql.testing import Fault, FaultyDatabase
 from tests.contract.helpers import said, session, session_agent, session_message, user
 from tests.engine.engine import Engine
@@ -201,10 +200,6 @@ class Opening(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.patch = pytest.MonkeyPatch()
-        clock = SimpleNamespace(monotonic=lambda: self.now)
-        self.patch.setattr(store, "time", clock)
-        self.patch.setattr(cache, "time", clock)
         self.database = LocalDatabase()
         self.next_fault: Fault | None = None
         self.faulty = FaultyDatabase(self.database, self._fault, duplicate_after=2)
@@ -214,6 +209,7 @@ class Opening(RuleBasedStateMachine):
                 self.faulty,
                 retry=retry,
                 max_staleness=seconds,
+                clock=lambda: self.now,
                 cache=SessionCache(max_bytes=bytes_),
             )
             for seconds, bytes_ in zip(self.STALENESS, (10**6, 10**6, 6_000), strict=True)
@@ -230,8 +226,7 @@ class Opening(RuleBasedStateMachine):
         return fault
 
     def teardown(self) -> None:
-        """Put the real clock back."""
-        self.patch.undo()
+        """Close the database."""
         self.database.close()
 
     @initialize()
@@ -360,13 +355,11 @@ def test_no_stale_read_can_be_produced() -> None:
     run_state_machine_as_test(Opening, settings=more)
 
 
-def test_without_staleness_each_open_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_staleness_each_open_asks() -> None:
     """A clock that stands still between two opens, as coarse ones do, makes none of them stale."""
-    clock = SimpleNamespace(monotonic=lambda: 100.0)
-    monkeypatch.setattr(store, "time", clock)
-    monkeypatch.setattr(cache, "time", clock)
     with LocalDatabase() as database:
-        repository, other = PerSQLSessionRepository(database), PerSQLSessionRepository(database)
+        repository = PerSQLSessionRepository(database, clock=lambda: 100.0)
+        other = PerSQLSessionRepository(database)
         other.create_session(session())
         other.create_agent("s", session_agent(n=0))
         repository.read_session("s")
@@ -375,14 +368,11 @@ def test_without_staleness_each_open_asks(monkeypatch: pytest.MonkeyPatch) -> No
         assert len(repository.list_messages("s", "a")) == 1
 
 
-def test_the_clock_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_decides() -> None:
     """An open asks nobody up to its staleness, and the database as soon as that is over."""
     now = 100.0
-    clock = SimpleNamespace(monotonic=lambda: now)
-    monkeypatch.setattr(store, "time", clock)
-    monkeypatch.setattr(cache, "time", clock)
     with LocalDatabase() as database:
-        repository = PerSQLSessionRepository(database, max_staleness=10)
+        repository = PerSQLSessionRepository(database, max_staleness=10, clock=lambda: now)
         repository.create_session(session())
         repository.read_session("s")
         asked = repository.stats().round_trips

@@ -58,9 +58,9 @@ class SessionCache:
         with self._lock:
             return self._entries.get(session_id)
 
-    def begin_read(self, session_id: str) -> "ReadTicket":
+    def begin_read(self, session_id: str, began_at: float | None = None) -> "ReadTicket":
         """Announce that the database is about to be asked for a session."""
-        ticket = ReadTicket(session_id)
+        ticket = ReadTicket(session_id, time.monotonic() if began_at is None else began_at)
         with self._lock:
             self._reads.setdefault(session_id, set()).add(ticket)
         return ticket
@@ -158,10 +158,10 @@ class ReadTicket:
         outdated: Whether a write has come between.
     """
 
-    def __init__(self, session_id: str) -> None:
+    def __init__(self, session_id: str, began_at: float) -> None:
         """Begin."""
         self.session_id = session_id
-        self.began_at = time.monotonic()
+        self.began_at = began_at
         self.outdated = False
 
 

@@ -1,9 +1,8 @@
 """Sessions in memory, kept true to the database: opening, refreshing, writing through."""
 
 import threading
-import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,6 +52,7 @@ class SessionStore:
         on_conflict: What happens to a write that another one came before.
         retry: How long failed requests are tried again.
         counters: What counts.
+        clock: Gives the seconds of a monotonic clock.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class SessionStore:
         on_conflict: OnConflict,
         retry: RetryPolicy,
         counters: Counters,
+        clock: Callable[[], float],
     ) -> None:
         """Initialize without asking the database for anything."""
         self.schema = schema
@@ -71,6 +72,7 @@ class SessionStore:
         self.transport = Transport(database, schema, retry, counters)
         self.codec = RowCodec(schema, self.transport.max_row_bytes)
         self._max_staleness = max_staleness
+        self._clock = clock
         self.on_conflict = on_conflict
         self._committer = Committer(self.transport, schema, self.codec, on_conflict, retry)
         self.after_fork()
@@ -96,7 +98,7 @@ class SessionStore:
         """Give a session that is no older than ``max_staleness``, or None if it isn't there."""
         check_id("session", session_id)
         entry = self.cache.get(session_id)
-        if entry is not None and time.monotonic() - entry.checked_at < self._max_staleness:
+        if entry is not None and self._clock() - entry.checked_at < self._max_staleness:
             self.cache.count("hits")
             return entry
         self.cache.count("misses")
@@ -187,7 +189,7 @@ class SessionStore:
             entry: What is known of it, or None.
             agent_id: An agent to read besides, or None for all of the session's.
         """
-        ticket = self.cache.begin_read(session_id)
+        ticket = self.cache.begin_read(session_id, self._clock())
         found: SessionSnapshot | None = None
         try:
             fresh, more = self._read_changes(session_id, entry, agent_id)
@@ -207,7 +209,7 @@ class SessionStore:
         if agent_id is not None:
             known.setdefault(agent_id, {})
         limit = max(AGENTS_PER_OPEN, len(known))
-        asked_at = time.monotonic()
+        asked_at = self._clock()
         statements = self.schema.open_session(
             session_id,
             known,
@@ -267,9 +269,9 @@ class SessionStore:
                 session_id, {agent_id: {}}, {}, agent_limit=1, message_limit=MESSAGES_PER_REQUEST
             ),
         ]
-        ticket = self.cache.begin_read(session_id)
+        ticket = self.cache.begin_read(session_id, self._clock())
         kept: SessionSnapshot | None = None
-        asked_at = time.monotonic()
+        asked_at = self._clock()
         try:
             rows = self.write(statements, session_id, agent_id).rows[-4:]
             found = _refreshed(None, rows, asked_at, 1)

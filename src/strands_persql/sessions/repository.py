@@ -2,6 +2,8 @@
 
 import copy
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +61,7 @@ class PerSQLSessionRepository(SessionRepository):
         on_conflict: ``"merge"`` to merge with what another writer did in between, ``"raise"``
             to raise `ConflictError`.
         retry: How long failed requests are tried again, or None for the default policy.
+        clock: Gives the seconds of a monotonic clock, by which staleness is measured.
 
     Attributes:
         database: The database. Closing it is its owner's business.
@@ -77,6 +80,7 @@ class PerSQLSessionRepository(SessionRepository):
         max_staleness: float = 0.0,
         on_conflict: OnConflict = "merge",
         retry: RetryPolicy | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
         if not max_staleness >= 0:
@@ -96,6 +100,7 @@ class PerSQLSessionRepository(SessionRepository):
             on_conflict,
             retry,
             self._counters,
+            clock,
         )
         self._codec = self.store.codec
         self._replacer = Replacer(self.store, on_conflict, retry)
