@@ -11,7 +11,7 @@ from tests.engine.engine import Engine
 
 
 def run(folder: Path, engine: Engine | None = None, **options: Any) -> Report:
-    return torture(Settings(folder, **options), engine=engine, limit=60.0)
+    return torture(Settings(folder, limit=60.0, **options), engine=engine)
 
 
 @pytest.mark.parametrize("commit", ["message", "turn"])

@@ -6,8 +6,8 @@ import pytest
 from strands.types.exceptions import SessionException
 
 from strands_persql.errors import AlreadyExistsError, NotFoundError
-from tests.contract.backends import Backend
-from tests.contract.helpers import session, session_agent, state_in_database, stored
+from tests.support.backends import Backend
+from tests.support.conversation import session, session_agent, state_in_database, stored
 
 
 def test_a_created_agent_is_read_as_it_was(backend: Backend) -> None:

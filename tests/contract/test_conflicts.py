@@ -1,14 +1,16 @@
 """Several writers of one session: merged where it may be, refused where asked, never lost."""
 
-import threading
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
+from strands.types.session import Session, SessionAgent
 
-from strands_persql import ConflictError
+from strands_persql import AlreadyExistsError, ConflictError, PerSQLSessionRepository
 from strands_persql.testing import Redact, ScriptedModel, ToolCall
-from tests.contract.backends import Backend
-from tests.contract.helpers import (
+from tests.support.backends import Backend
+from tests.support.conversation import (
     count,
     ids_in_database,
     in_database,
@@ -21,6 +23,7 @@ from tests.contract.helpers import (
     stored,
     user,
 )
+from tests.support.racing import race
 
 
 def read(repository: Any, agent_id: str = "a") -> Any:
@@ -440,75 +443,38 @@ def test_of_racing_creators_one_creates(backend: Backend) -> None:
 def test_of_racing_writers_one_wins_each_version(backend: Backend) -> None:
     """Of conditional writers at a barrier exactly one is told that it won, each time."""
     stored(backend, n=0)
-    number = 4
-    barrier = threading.Barrier(number, timeout=10)
-    outcomes: list[str] = []
-
-    def race() -> None:
+    racers = []
+    for number in range(4):
         repository = backend.repository(backend.reopen(), on_conflict="raise")
         agent = read(repository)
-        agent.state["n"] = threading.get_ident()
-        barrier.wait()
-        try:
-            repository.update_agent("s", agent)
-            outcomes.append("won")
-        except ConflictError:
-            outcomes.append("lost")
-
-    threads = [threading.Thread(target=race) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["lost"] * (number - 1) + ["won"]
+        agent.state["n"] = number
+        racers.append(partial(repository.update_agent, "s", agent))
+    outcomes = [type(outcome) for outcome in race(racers)]
+    assert Counter(outcomes) == {type(None): 1, ConflictError: 3}
     assert backend.raw("SELECT version FROM strands_agents") == [{"version": 2}]
 
 
 def test_racing_merges_lose_nothing(backend: Backend) -> None:
     """Threads that update one agent's state each keep all of their own keys."""
     stored(backend)
-    number, writes = 4, 5
-    barrier = threading.Barrier(number, timeout=10)
-    failures: list[BaseException] = []
 
-    def race(name: str) -> None:
-        try:
-            repository = backend.repository(backend.reopen())
-            agent = read(repository)
-            barrier.wait()
-            for write in range(writes):
-                agent.state[f"{name}{write}"] = write
-                repository.update_agent("s", agent)
-        except BaseException as error:  # noqa: BLE001 - shown below
-            failures.append(error)
+    def write(name: str, repository: PerSQLSessionRepository, agent: SessionAgent) -> None:
+        for number in range(5):
+            agent.state[f"{name}{number}"] = number
+            repository.update_agent("s", agent)
 
-    threads = [threading.Thread(target=race, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert len(state_in_database(backend)) == number * writes
+    repositories = [backend.repository(backend.reopen()) for _ in "abcd"]
+    racers = [
+        partial(write, name, repository, read(repository))
+        for name, repository in zip("abcd", repositories, strict=True)
+    ]
+    assert race(racers) == [None] * 4
+    assert len(state_in_database(backend)) == 4 * 5
     assert backend.raw("SELECT version FROM strands_agents") == [{"version": 21}]
 
 
 def test_racing_creations_of_a_session_have_one_winner(backend: Backend) -> None:
     """Of threads that create one session one succeeds and the others are told that it exists."""
-    barrier = threading.Barrier(4, timeout=10)
-    outcomes: list[str] = []
-
-    def race() -> None:
-        repository = backend.repository(backend.reopen())
-        barrier.wait()
-        try:
-            repository.create_session(session())
-            outcomes.append("created")
-        except Exception as error:  # noqa: BLE001 - its name is the outcome
-            outcomes.append(type(error).__name__)
-
-    threads = [threading.Thread(target=race) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["AlreadyExistsError"] * 3 + ["created"]
+    repositories = [backend.repository(backend.reopen()) for _ in range(4)]
+    outcomes = race([partial(one.create_session, session()) for one in repositories])
+    assert Counter(map(type, outcomes)) == {Session: 1, AlreadyExistsError: 3}

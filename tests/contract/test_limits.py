@@ -4,8 +4,8 @@ import json
 
 from strands.agent.conversation_manager import NullConversationManager
 
-from tests.contract.backends import Backend
-from tests.contract.helpers import said, session, session_agent, session_message, stored
+from tests.support.backends import Backend
+from tests.support.conversation import said, session, session_agent, session_message, stored
 
 
 def fill(backend: Backend, number: int, agent_id: str = "a") -> None:

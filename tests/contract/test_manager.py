@@ -16,8 +16,8 @@ from strands.types.exceptions import SessionException
 
 from strands_persql import PerSQLSessionManager
 from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
-from tests.contract.backends import FAST, Backend
-from tests.contract.helpers import (
+from tests.support.backends import FAST, Backend
+from tests.support.conversation import (
     assistant,
     count,
     ids_in_database,

@@ -4,8 +4,8 @@ import pytest
 from strands.types.exceptions import SessionException
 
 from strands_persql.errors import AlreadyExistsError, NotFoundError
-from tests.contract.backends import Backend
-from tests.contract.helpers import Team, session, session_agent, session_message, stored
+from tests.support.backends import Backend
+from tests.support.conversation import Team, session, session_agent, session_message, stored
 
 
 def test_a_created_session_is_read_as_it_was(backend: Backend) -> None:

@@ -29,8 +29,8 @@ class _WrappedDatabase:
 
     @property
     def max_row_bytes(self) -> int | None:
-        """The wrapped database's limit on a row, in bytes, or None."""
-        limit: int | None = getattr(self._database, "max_row_bytes", None)
+        """The wrapped database's limit on a row, in bytes, or None; not there if it tells none."""
+        limit: int | None = self._database.max_row_bytes  # type: ignore[attr-defined]
         return limit
 
     def query(

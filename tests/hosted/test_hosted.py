@@ -25,7 +25,7 @@ from strands_persql import (
 )
 from strands_persql.errors import NotFoundError, OutcomeUnknownError, PerSQLError, UnavailableError
 from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
-from tests.contract.helpers import (
+from tests.support.conversation import (
     Team,
     assistant,
     count,

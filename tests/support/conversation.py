@@ -9,7 +9,7 @@ from strands.types.content import Message
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 
 from strands_persql import PerSQLSessionRepository
-from tests.contract.backends import Backend
+from tests.support.backends import Backend
 
 
 @tool(context=True)

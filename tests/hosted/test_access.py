@@ -8,8 +8,8 @@ from strands_persql import PerSQLSessionManager, PerSQLSessionRepository, RestCl
 from strands_persql.errors import AccessDeniedError, SchemaError
 from strands_persql.testing import CountingDatabase
 from tests.contract import backends
-from tests.contract.backends import FAST, Backend
-from tests.contract.helpers import said, session, session_agent
+from tests.support.backends import FAST, Backend
+from tests.support.conversation import said, session, session_agent
 from tests.engine.engine import Engine
 
 

@@ -26,8 +26,8 @@ from strands_persql.errors import PerSQLError
 from strands_persql.gateway import telemetry
 from strands_persql.testing import FaultyDatabase, ToolCall
 from tests.contract import backends
-from tests.contract.backends import FAST, NEVER, Backend
-from tests.contract.helpers import count, session, session_agent, session_message, stored
+from tests.support.backends import FAST, NEVER, Backend
+from tests.support.conversation import count, session, session_agent, session_message, stored
 from tests.engine.engine import Engine
 
 
