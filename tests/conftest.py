@@ -53,7 +53,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that takes a ``backend`` on all kinds, or on those that its mark names."""
     if "backend" in metafunc.fixturenames:
         mark = metafunc.definition.get_closest_marker("backends")
-        metafunc.parametrize("backend", backends.KINDS if mark is None else mark.args, indirect=True)
+        metafunc.parametrize(
+            "backend", backends.KINDS if mark is None else mark.args, indirect=True
+        )
 
 
 @pytest.fixture

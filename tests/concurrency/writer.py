@@ -188,7 +188,7 @@ class Writer(HookProvider):
         self._lock = threading.Lock()
         self._agent: Agent | None = None
         self._manager: PerSQLSessionManager | None = None
-        self._model = ScriptedModel(self._reply)
+        self._model = ScriptedModel(self._reply, record_calls=False)
         self._script: Iterator[Reply] = iter(())
         self._tokens: list[str] = []
         self._acknowledged: set[str] = set()  # of this agent's life
@@ -306,7 +306,6 @@ class Writer(HookProvider):
         return prompt, [answer], ["u", "a"]
 
     def _reply(self, messages: Messages) -> Reply:
-        self._model.calls.clear()
         self._show(messages)
         reply = next(self._script)
         if isinstance(reply, Redact) and self._secret is not None:

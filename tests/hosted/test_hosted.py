@@ -25,6 +25,8 @@ from strands_persql import (
 )
 from strands_persql.errors import NotFoundError, OutcomeUnknownError, PerSQLError, UnavailableError
 from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
+from tests.engine.engine import Engine
+from tests.engine.proxy import FaultProxy, Request
 from tests.support.conversation import (
     Team,
     assistant,
@@ -36,8 +38,6 @@ from tests.support.conversation import (
     session_message,
     user,
 )
-from tests.engine.engine import Engine
-from tests.engine.proxy import FaultProxy, Request
 
 NEVER = RetryPolicy.never()
 

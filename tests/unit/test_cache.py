@@ -1,173 +1,275 @@
 """The cache: bounded, true, and never locked while somebody waits for the network."""
 
-import threading
-import time
-from collections.abc import Callable
+import gc
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import pytest
 
-from strands_persql import SessionCache
-from strands_persql.persistence.cached import SessionSnapshot
+from strands_persql import PerSQLSessionRepository, SessionCache
+from strands_persql.testing import InterceptingDatabase, ManualClock
+from tests.support.backends import Backend
+from tests.support.conversation import listed, session, session_agent, session_message, stored
+from tests.support.racing import Gate, beside, race
+
+pytestmark = pytest.mark.backends("memory")
 
 
-def snapshot(data: str = "{}", size: int = 0) -> SessionSnapshot:
-    """Make a session, just looked at, that takes at least so many bytes."""
-    return SessionSnapshot(data + " " * size, {}, {}, time.monotonic())
+class Held:
+    """A session whose reads can be held up on their way back from the database.
+
+    Attributes:
+        repository: What reads it.
+    """
+
+    def __init__(self, backend: Backend, **options: Any) -> None:
+        stored(backend, "zero")
+        self._backend = backend
+        self._database = InterceptingDatabase(backend.database)
+        options.setdefault("cache", SessionCache())
+        self.repository = backend.repository(self._database, **options)
+
+    @contextmanager
+    def slow_open(self, session_id: str = "s") -> Iterator[None]:
+        """Open the session: the database has answered, and the answer comes when this is left."""
+        gate = Gate()
+        self._database.after = lambda *_: gate.wait()
+        with beside(lambda: self.repository.read_session(session_id)):
+            gate.reached()
+            self._database.after = None
+            try:
+                yield
+            finally:
+                gate.open()
+
+    def elsewhere(self, text: str) -> None:
+        """Let another process append a message."""
+        repository = self._backend.repository()
+        repository.create_message("s", "a", session_message(text, len(listed(repository))))
+
+    def round_trips(self, read: Callable[[], object]) -> int:
+        """Count what a read asks the database for."""
+        self._backend.database.reset()
+        read()
+        return self._backend.database.round_trips
+
+    def reading(self) -> int:
+        """Count what it takes to read the agent."""
+        return self.round_trips(lambda: self.repository.read_agent("s", "a"))
 
 
-def put(cache: SessionCache, session_id: str, found: SessionSnapshot | None) -> None:
-    """Keep what a read has found."""
-    cache.end_read(cache.begin_read(session_id), found)
-
-
-def test_what_was_read_is_kept() -> None:
+def test_what_was_read_is_kept(backend: Backend) -> None:
     """A read's result is what the cache gives from then on."""
-    cache, entry = SessionCache(), snapshot()
-    put(cache, "s", entry)
-    assert cache.get("s") is entry
-    assert cache.get("other") is None
+    held = Held(backend)
+    held.repository.read_session("s")
+    assert held.reading() == 0
+    assert listed(held.repository) == ["zero"]
+    assert held.round_trips(lambda: held.repository.read_agent("other", "a")) == 1
 
 
-def test_nothing_found_is_not_kept() -> None:
+def test_nothing_found_is_not_kept(backend: Backend) -> None:
     """A session that isn't there any more is dropped, and its absence isn't remembered."""
-    cache = SessionCache()
-    put(cache, "s", snapshot())
-    put(cache, "s", None)
-    assert cache.get("s") is None
-    assert cache.current_bytes == 0
+    held = Held(backend)
+    held.repository.read_session("s")
+    backend.repository().delete_session("s")
+    assert held.repository.read_session("s") is None
+    assert held.repository.cache.current_bytes == 0
+    backend.repository().create_session(session())
+    assert held.repository.read_session("s") is not None
 
 
-def test_a_write_outdates_the_reads_that_began_before_it() -> None:
+def test_a_write_outdates_the_reads_that_began_before_it(backend: Backend) -> None:
     """What a slow read brings after a write is not put back."""
-    cache = SessionCache()
-    put(cache, "s", snapshot("old"))
-    slow, newer = cache.begin_read("s"), snapshot("new")
-    cache.written("s", lambda _: newer)
-    cache.end_read(slow, snapshot("old"))
-    assert cache.get("s") is newer
+    held = Held(backend)
+    held.repository.read_session("s")
+    with held.slow_open():
+        held.repository.create_message("s", "a", session_message("one", 1))
+    assert listed(held.repository) == ["zero", "one"]
 
 
 @pytest.mark.parametrize("forget", [lambda c: c.forget("s"), lambda c: c.clear()])
 def test_forgetting_outdates_the_reads_that_began_before(
-    forget: Callable[[SessionCache], None],
+    backend: Backend, forget: Callable[[SessionCache], None]
 ) -> None:
     """What was forgotten isn't brought back by a read that began before."""
-    cache = SessionCache()
-    slow = cache.begin_read("s")
-    forget(cache)
-    cache.end_read(slow, snapshot())
-    assert cache.get("s") is None
+    held = Held(backend)
+    with held.slow_open():
+        forget(held.repository.cache)
+    assert held.repository.cache.current_bytes == 0
+    assert held.reading() == 1
 
 
-def test_an_outdated_read_leaves_nothing_older_than_itself() -> None:
+def test_an_outdated_read_leaves_nothing_older_than_itself(backend: Backend) -> None:
     """Where a read that saw others' writes can't be kept, what lacks them isn't either."""
-    cache = SessionCache()
-    put(cache, "s", snapshot("old"))
-    slow = cache.begin_read("s")
-    cache.written("s", lambda entry: entry)
-    cache.end_read(slow, snapshot("new"))
-    assert cache.get("s") is None
+    held = Held(backend)
+    held.repository.read_session("s")
+    held.elsewhere("one")
+    with held.slow_open():
+        held.repository.update_agent("s", session_agent(n=1))
+    assert listed(held.repository) == ["zero", "one"]
 
 
-def test_a_write_of_another_session_leaves_a_read_alone() -> None:
+def test_a_write_of_another_session_leaves_a_read_alone(backend: Backend) -> None:
     """Reads are outdated by writes of their own session only."""
-    cache = SessionCache()
-    read = cache.begin_read("s")
-    cache.forget("other")
-    cache.end_read(read, snapshot())
-    assert cache.get("s") is not None
+    held = Held(backend)
+    with held.slow_open():
+        held.repository.create_session(session("other"))
+        held.repository.cache.forget("other")
+    assert held.reading() == 0
 
 
-def test_a_read_that_wrote_outdates_the_others() -> None:
-    """Of two reads at once, the one that wrote stands."""
-    cache = SessionCache()
-    slow, writing, newer = cache.begin_read("s"), cache.begin_read("s"), snapshot("new")
-    cache.end_read(writing, newer, wrote=True)
-    cache.end_read(slow, snapshot("old"))
-    assert cache.get("s") is newer
+def test_a_read_that_wrote_outdates_the_others(backend: Backend) -> None:
+    """An agent that is created while its session is read isn't missing afterwards.
+
+    That holds for a clock too which doesn't tell the one from the other.
+    """
+    held = Held(backend, clock=ManualClock())
+    with held.slow_open():
+        backend.agent(manager=backend.manager(repository=held.repository), agent_id="b")
+    assert held.round_trips(lambda: held.repository.read_agent("s", "b")) == 0
+    assert held.repository.read_agent("s", "b") is not None
 
 
-def test_a_write_that_isnt_sure_drops_the_entry() -> None:
+def test_a_write_that_isnt_sure_drops_the_entry(backend: Backend) -> None:
     """Where a change can't be told, nothing is remembered."""
-    cache = SessionCache()
-    put(cache, "s", snapshot())
-    cache.written("s", lambda _: None)
-    assert cache.get("s") is None
+    held = Held(backend)
+    held.repository.read_session("s")
+    held.elsewhere("one")
+    held.repository.create_message("s", "a", session_message("two", 2))
+    assert listed(held.repository) == ["zero", "one", "two"]
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_the_least_recently_used_goes_first(backend: Backend) -> None:
     """What was looked at last is kept longest."""
-    cache = SessionCache(max_bytes=3 * snapshot(size=1_000).size)
+    size = size_of_a_session(backend)
+    repository = backend.repository(cache=SessionCache(max_bytes=3 * size + size // 2))
     for name in "abc":
-        put(cache, name, snapshot(size=1_000))
-    cache.get("a")
-    put(cache, "d", snapshot(size=1_000))
-    assert [name for name in "abcd" if cache.get(name)] == ["a", "c", "d"]
-    assert cache.counters.read().evictions == 1
+        repository.read_session(name)
+    repository.read_agent("a", "a")
+    repository.read_session("d")
+    backend.database.reset()
+    cached = []
+    for name in "cad":
+        repository.read_agent(name, "a")
+        cached.append(backend.database.round_trips)
+    assert cached == [0, 0, 0]
+    assert repository.stats().evictions == 1
+    repository.read_agent("b", "a")
+    assert backend.database.round_trips == 1
 
 
-def test_bytes_stay_within_their_limit() -> None:
+def size_of_a_session(backend: Backend) -> int:
+    """Store four sessions of one size, and give the bytes that the cache counts for one."""
+    for name in "abcd":
+        stored(backend, "x" * 1_000, session_id=name)
+    repository = backend.repository()
+    repository.read_session("a")
+    return repository.cache.current_bytes
+
+
+def test_bytes_stay_within_their_limit(backend: Backend) -> None:
     """Whatever goes in, no more than the limit is held, and what is too large isn't."""
-    cache = SessionCache(max_bytes=5_000)
-    for number in range(100):
-        put(cache, f"s{number % 7}", snapshot(size=number * 60))
-        assert cache.current_bytes <= 5_000
-    put(cache, "s", snapshot(size=10_000))
-    assert cache.get("s") is None
+    repository = stored(backend, "x" * 10_000, session_id="large")
+    for number in range(7):
+        stored(backend, *["x" * 100 * number] * number, session_id=f"s{number}")
+    limited = backend.repository(cache=SessionCache(max_bytes=5_000))
+    for number in range(50):
+        limited.read_session(f"s{number % 7}")
+        assert limited.cache.current_bytes <= 5_000
+    assert limited.cache.current_bytes > 0
+    limited.cache.clear()
+    limited.read_session("large")
+    assert limited.cache.current_bytes == 0
+    assert limited.list_messages("large", "a") == repository.list_messages("large", "a")
 
 
-def test_a_grown_entry_replaces_itself() -> None:
+def test_a_grown_entry_replaces_itself(backend: Backend) -> None:
     """A new version counts in place of the old one."""
-    cache = SessionCache(max_bytes=10_000)
-    for size in (1_000, 4_000, 2_000):
-        put(cache, "s", snapshot(size=size))
-        assert cache.current_bytes == snapshot(size=size).size
+    held = Held(backend)
+    held.repository.read_session("s")
+    for text in ("x" * 1_000, "y" * 4_000):
+        held.repository.create_message(
+            "s", "a", session_message(text, len(listed(held.repository)))
+        )
+        fresh = backend.repository()
+        fresh.read_session("s")
+        assert held.repository.cache.current_bytes == fresh.cache.current_bytes
+    assert held.reading() == 0
 
 
-def test_no_room_is_no_cache() -> None:
+def test_a_grown_entry_doesnt_count_twice(backend: Backend) -> None:
+    """While room is made for an entry's new version, its old one takes none."""
+    size = size_of_a_session(backend)
+    repository = backend.repository(cache=SessionCache(max_bytes=2 * size + size // 2))
+    for name in "ab":
+        repository.read_session(name)
+    repository.create_message("b", "a", session_message("small", 1))
+    backend.database.reset()
+    assert [len(repository.list_messages(name, "a")) for name in "ab"] == [1, 2]
+    assert (backend.database.round_trips, repository.stats().evictions) == (0, 0)
+
+
+def test_no_room_is_no_cache(backend: Backend) -> None:
     """With 0 bytes nothing is kept; less than that is refused."""
-    cache = SessionCache(max_bytes=0)
-    put(cache, "s", snapshot())
-    assert cache.get("s") is None
+    held = Held(backend, cache=SessionCache(max_bytes=0))
+    held.repository.read_session("s")
+    assert held.repository.cache.current_bytes == 0
+    assert held.reading() == 1
     with pytest.raises(ValueError, match="max_bytes"):
         SessionCache(max_bytes=-1)
 
 
-def test_reads_that_have_ended_leave_nothing_behind() -> None:
+def test_reads_that_have_ended_leave_nothing_behind(backend: Backend) -> None:
     """A cache that served many sessions holds no book-keeping of them."""
-    cache = SessionCache(max_bytes=1_000)
-    for number in range(100):
-        put(cache, f"s{number}", None)
-    assert cache._reads == {}
+    repository = PerSQLSessionRepository(backend.plain, cache=SessionCache(max_bytes=1_000))
+
+    def read_many(first: int) -> None:
+        for number in range(first, first + 500):
+            assert repository.read_session(f"{number:0200}") is None
+        gc.collect()
+
+    read_many(0)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        read_many(500)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 500 * 100
 
 
-def test_threads_agree() -> None:
+def test_threads_agree(backend: Backend) -> None:
     """Threads that read, write and evict at once leave the byte count true."""
-    cache = SessionCache(max_bytes=20_000)
+    repository = backend.repository(cache=SessionCache(max_bytes=8_000))
+    for number in range(5):
+        stored(backend, "x" * 300 * number, session_id=f"s{number}")
 
     def work(seed: int) -> None:
-        for number in range(200):
-            name = f"s{(number * seed) % 11}"
-            put(cache, name, snapshot(size=number % 13 * 100))
-            if number % 3:
-                cache.written(name, lambda entry: entry)
-            else:
-                cache.forget(name)
+        for number in range(60):
+            name = f"s{(number * seed) % 5}"
+            repository.read_session(name)
+            if number % 3 == 0:
+                repository.update_agent(name, session_agent(**{f"k{seed}": "y" * number}))
+            elif number % 7 == 0:
+                repository.cache.forget(name)
+            assert repository.cache.current_bytes <= 8_000
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 3, 5, 7)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    kept = [entry for n in range(11) if (entry := cache.get(f"s{n}"))]
-    assert cache.current_bytes == sum(entry.size for entry in kept) <= 20_000
+    assert race([partial(work, seed) for seed in (1, 3, 7, 9)]) == [None] * 4
+    kept = repository.cache.current_bytes
+    for number in range(5):
+        repository.cache.forget(f"s{number}")
+    assert kept > 0
+    assert repository.cache.current_bytes == 0
 
 
-def test_a_slow_read_doesnt_replace_what_was_read_after_it() -> None:
+def test_a_slow_read_doesnt_replace_what_was_read_after_it(backend: Backend) -> None:
     """Of two reads the one that asked later is kept, whichever is answered first."""
-    cache = SessionCache()
-    slow, older = cache.begin_read("s"), snapshot("1")
-    newer = snapshot("2")
-    put(cache, "s", newer)
-    cache.end_read(slow, older)
-    assert cache.get("s") == newer
+    held = Held(backend)
+    with held.slow_open():
+        held.elsewhere("one")
+        held.repository.read_session("s")
+    assert listed(held.repository) == ["zero", "one"]
