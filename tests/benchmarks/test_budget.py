@@ -96,6 +96,7 @@ def test_the_baseline_is_what_0_1_is_described_to_be(steps: dict[str, Costs]) ->
     assert {step: cost.round_trips for step, cost in steps["baseline"].items()} == BASELINE
 
 
+@pytest.mark.guarantee(number=16)
 @pytest.mark.parametrize("window", [None, 40], ids=["all", "window"])
 @pytest.mark.parametrize("commit", ROUND_TRIPS)
 def test_a_tool_turn_costs_the_same_however_long_the_history_is(

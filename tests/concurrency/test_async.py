@@ -65,6 +65,7 @@ def failure(error: BaseException | None) -> BaseException | None:
 # -- cancellation ----------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee(number=13)
 @pytest.mark.parametrize(
     ("commit", "request_number"),
     [("message", 1), ("message", 2), ("message", 3), ("message", 4), ("turn", 1)],
@@ -92,6 +93,7 @@ def test_a_write_whose_caller_was_cancelled_is_finished(
     assert state_in_database(backend) == agent.state.get()
 
 
+@pytest.mark.guarantee(number=13)
 def test_the_next_write_awaits_a_cancelled_one(backend: Backend) -> None:
     """A write that comes while a cancelled one is under way starts when that has ended."""
     manager = backend.manager()
@@ -107,6 +109,7 @@ def test_the_next_write_awaits_a_cancelled_one(backend: Backend) -> None:
     assert in_database(backend) == ["first", "second"]
 
 
+@pytest.mark.guarantee(number=13)
 def test_a_call_that_was_cancelled_in_the_queue_keeps_its_place(backend: Backend) -> None:
     """What was asked for is done in its order, whether anybody still waits for it or not."""
     gate = Gate()
@@ -132,6 +135,7 @@ def test_a_call_that_was_cancelled_in_the_queue_keeps_its_place(backend: Backend
     assert in_database(backend) == ["first", "second", "third"]
 
 
+@pytest.mark.guarantee(number=13)
 def test_a_cancelled_turn_beside_another_is_kept_whole(backend: Backend) -> None:
     """Of two agents of one name in one process, the one that is cancelled leaves no half write."""
     repository = backend.repository()
@@ -371,6 +375,7 @@ def test_a_message_and_its_state_are_seen_together(backend: Backend) -> None:
         assert state.get("n", 0) == sum(text.startswith("result") for text in texts)
 
 
+@pytest.mark.guarantee(number=9)
 def test_a_moments_writes_are_in_one_batch(backend: Backend) -> None:
     """No batch of a tool turn has state alone: it rides along with the message of its moment."""
     watched = Watched(backend)
@@ -400,6 +405,7 @@ def test_a_lost_moment_is_lost_whole(backend: Backend, fault: Fault) -> None:
         assert state_in_database(backend) == {}
 
 
+@pytest.mark.guarantee(number=9)
 @pytest.mark.parametrize("theirs", ["message", "state"])
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_a_losers_state_never_stands_without_its_message(

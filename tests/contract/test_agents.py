@@ -79,6 +79,7 @@ def test_an_update_replaces_the_state(backend: Backend) -> None:
         assert agent.state == {"b": 3, "c": [1]}
 
 
+@pytest.mark.guarantee(number=5)
 def test_an_update_keeps_when_the_agent_was_created(backend: Backend) -> None:
     """``created_at`` stays in column, JSON and object; ``updated_at`` is the newer one."""
     repository = backend.repository()

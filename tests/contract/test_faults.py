@@ -77,6 +77,7 @@ def content(backend: Backend) -> Any:
     }
 
 
+@pytest.mark.guarantee(number=4)
 @pytest.mark.parametrize("fault", EVERY_FAULT)
 @pytest.mark.parametrize("write", WRITES)
 def test_a_retried_write_is_applied_once(backend: Backend, write: str, fault: Fault) -> None:
@@ -115,6 +116,7 @@ def test_a_failed_writes_error_says_what_is_known(
     assert (content(backend) == before) == (fault != "lost_answer")
 
 
+@pytest.mark.guarantee(number=1)
 @pytest.mark.parametrize("fault", EVERY_FAULT)
 @pytest.mark.parametrize("write", [name for name in WRITES if name != "delete_session"])
 def test_the_cache_agrees_with_the_database_after_a_fault(
@@ -136,6 +138,7 @@ def test_the_cache_agrees_with_the_database_after_a_fault(
     assert repository.list_messages("s", "a") == fresh.list_messages("s", "a")
 
 
+@pytest.mark.guarantee(number=4)
 @pytest.mark.parametrize("fault", UNSURE)
 def test_a_failed_write_of_an_object_can_be_repeated(backend: Backend, fault: Fault) -> None:
     """Writing the same objects again after an error stores each of them once."""
@@ -161,6 +164,7 @@ def test_a_failed_write_of_an_object_can_be_repeated(backend: Backend, fault: Fa
     assert state_in_database(backend) == {"n": 1}
 
 
+@pytest.mark.guarantee(number=4)
 def test_a_lost_answer_that_was_built_upon_is_no_conflict(backend: Backend) -> None:
     """A write whose answer was lost is found to be applied, also when another came after it."""
     stored(backend, n=0, m=0)
@@ -202,6 +206,7 @@ def test_a_state_whose_answer_was_lost_survives_anothers(backend: Backend) -> No
     assert state_in_database(backend) == {"ours": 1, "theirs": 2}
 
 
+@pytest.mark.guarantee(number=4)
 def test_a_straggler_changes_nothing(backend: Backend) -> None:
     """A copy of an update that arrives after later updates is not applied again."""
     switch = Switch(backend.database)
@@ -217,6 +222,7 @@ def test_a_straggler_changes_nothing(backend: Backend) -> None:
     assert in_database(backend) == ["zero", "one", "two", "three"]
 
 
+@pytest.mark.guarantee(number=11)
 @pytest.mark.parametrize("fault", UNSURE)
 def test_a_fault_while_opening_is_no_new_session(backend: Backend, fault: Fault) -> None:
     """A session that can't be read raises, and nothing of it is written over."""
@@ -253,6 +259,7 @@ def test_an_agent_that_could_not_be_started_can_be_started_again(
     assert in_database(backend) == ["first", "hello", "hi"]
 
 
+@pytest.mark.guarantee(number=14)
 @pytest.mark.parametrize("fault", UNSURE)
 @pytest.mark.parametrize("failing", range(4))
 def test_a_failed_append_goes_out_with_the_next_write(
@@ -278,6 +285,7 @@ def test_a_failed_append_goes_out_with_the_next_write(
     assert state_in_database(backend) == agent.state.get()
 
 
+@pytest.mark.guarantee(number=14)
 def test_a_failed_append_and_another_writer_keep_both_whole(backend: Backend) -> None:
     """An unsaved message goes out in order, behind what another writer stored meanwhile."""
     switch = Switch(backend.database)
@@ -296,6 +304,7 @@ def test_a_failed_append_and_another_writer_keep_both_whole(backend: Backend) ->
     assert texts.index("other") == texts.index("between") + 1
 
 
+@pytest.mark.guarantee(number=14)
 def test_a_failed_redaction_goes_out_with_the_next_write(backend: Backend) -> None:
     """A redaction that could not be stored isn't forgotten."""
     switch = Switch(backend.database)
@@ -351,6 +360,7 @@ def test_an_error_of_the_sql_is_raised_at_once(backend: Backend) -> None:
     assert database.round_trips == 1
 
 
+@pytest.mark.guarantee(number=16)
 def test_retries_end_with_their_budget(backend: Backend) -> None:
     """A database that stays away is an error of ours that tells for whom and how often."""
     down = FaultyDatabase(backend.database, lambda _: "lost_request")
@@ -379,6 +389,7 @@ def test_a_retry_is_told_from_a_missing_session(backend: Backend) -> None:
         repository.delete_session("s")
 
 
+@pytest.mark.guarantee(number=2)
 def test_two_turns_within_faults_are_never_doubled(backend: Backend) -> None:
     """Duplicates and lost answers at every step leave each message once, in all memories."""
     for fault in EVERY_FAULT:
@@ -405,6 +416,7 @@ def test_two_turns_within_faults_are_never_doubled(backend: Backend) -> None:
         assert said(m.to_message() for m in repository.list_messages(session_id, "a")) == expected
 
 
+@pytest.mark.guarantee(number=1)
 def test_the_cache_is_not_asked_after_a_failed_write(backend: Backend) -> None:
     """After an unknown outcome the next read asks the database."""
     switch = Switch(backend.database)

@@ -50,6 +50,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.guarantee(number=10)
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_open_sees_what_was_acknowledged_before_it(backend: Backend, change: str) -> None:
     """With no staleness allowed, an open brings each kind of change of another process."""
@@ -106,6 +107,7 @@ def test_an_open_sees_a_turn_that_moved(backend: Backend) -> None:
     assert listed(repository) == ["q", "between", "moves", "moved"]
 
 
+@pytest.mark.guarantee(number=10)
 def test_an_open_within_its_staleness_asks_nobody(backend: Backend) -> None:
     """A cached session is opened and its agent restored without a round trip."""
     backend.agent(["hi"])("hello")
@@ -117,6 +119,7 @@ def test_an_open_within_its_staleness_asks_nobody(backend: Backend) -> None:
     assert backend.database.round_trips == 0
 
 
+@pytest.mark.guarantee(number=10)
 def test_an_open_beyond_its_staleness_asks(backend: Backend) -> None:
     """When the time is up, the next open sees what others have written."""
     stored(backend, "zero")
@@ -231,6 +234,7 @@ def test_a_cache_that_holds_nothing_is_no_obstacle(backend: Backend) -> None:
     assert repository.stats().cached_bytes == 0
 
 
+@pytest.mark.guarantee(number=16)
 def test_a_small_cache_evicts_and_stays_within_its_limit(backend: Backend) -> None:
     """Ten times what fits goes through a cache that never holds more than it may."""
     limit = 20_000

@@ -259,6 +259,7 @@ def test_messages_of_agents_keep_apart(backend: Backend) -> None:
     assert (listed(repository), listed(repository, "b")) == (["of a"], ["of b"])
 
 
+@pytest.mark.guarantee(number=10)
 def test_opened_messages_are_read_from_memory(backend: Backend) -> None:
     """After an open, reads of agents and messages cost no round trip."""
     stored(backend, "one", "two")

@@ -106,6 +106,7 @@ def test_a_conflict_says_what_both_sides_have(backend: Backend) -> None:
     assert caught.value.ours == {"id": "team", "step": 3}
 
 
+@pytest.mark.guarantee(number=6)
 def test_the_later_of_two_writers_stands(backend: Backend) -> None:
     """Under ``merge`` the later update is taken whole, and no version is skipped."""
     repository, other = stored(backend), backend.repository()

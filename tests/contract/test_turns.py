@@ -18,6 +18,8 @@ from tests.support.conversation import (
 from tests.support.faults import Switch
 
 
+@pytest.mark.guarantee(number=9)
+@pytest.mark.guarantee(number=12)
 def test_nothing_is_written_before_the_turn_ends(backend: Backend) -> None:
     """While the model is asked no row of the turn is stored, and afterwards all are, at once."""
     seen: list[list[str]] = []
@@ -36,6 +38,7 @@ def test_nothing_is_written_before_the_turn_ends(backend: Backend) -> None:
     assert state_in_database(backend) == {"n": 1}
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_turn_that_fails_half_way_is_stored(backend: Backend) -> None:
     """When the model raises, what was said until then is stored all the same."""
     agent = backend.agent(
@@ -60,6 +63,7 @@ def test_what_is_outside_a_turn_is_stored_at_once(backend: Backend) -> None:
     assert state_in_database(backend) == {"n": 1}
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_turn_that_could_not_be_stored_is_flushed_by_close(backend: Backend) -> None:
     """A turn whose write failed raises, is kept, and goes out with ``close``."""
     faulty = Switch(backend.database)
@@ -76,6 +80,7 @@ def test_a_turn_that_could_not_be_stored_is_flushed_by_close(backend: Backend) -
     assert in_database(backend) == ["hello", "hi"]
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_failed_turn_goes_out_before_the_next(backend: Backend) -> None:
     """After a lost request the next turn's write carries both turns, in order."""
     faulty = FaultyDatabase(backend.database, [None, None, "lost_request"])
@@ -89,6 +94,7 @@ def test_a_failed_turn_goes_out_before_the_next(backend: Backend) -> None:
     assert ids_in_database(backend) == [0, 1, 2, 3]
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_long_turn_is_stored_in_parts(backend: Backend) -> None:
     """A turn of more messages than a transaction takes is stored whole, in order."""
     replies: list[Reply] = [*[ToolCall("count")] * 60, "done"]

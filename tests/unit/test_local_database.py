@@ -250,6 +250,7 @@ class TestFiles:
         assert on_file.query("PRAGMA journal_mode")["data"] == [{"journal_mode": "wal"}]
         assert on_file.query("PRAGMA synchronous")["data"] == [{"synchronous": 2}]
 
+    @pytest.mark.guarantee(number=1)
     def test_it_is_there_after_a_kill(self, path: Path) -> None:
         """What a call wrote survives the end of its process without a close."""
         code = (
