@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -63,6 +64,7 @@ def in_child(work: Callable[[], object]) -> str:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.alarm(60)
         try:
             work()
             os.write(writer, b"ok")
@@ -258,7 +260,7 @@ class TestFiles:
             "d = LocalDatabase(sys.argv[1]); d.query('CREATE TABLE t (a)')\n"
             "d.query('INSERT INTO t VALUES (1)'); os._exit(9)"
         )
-        subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+        subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60)
 
         with LocalDatabase(path) as database:
             assert count(database) == 1
@@ -331,7 +333,7 @@ class TestOpening:
 
     def test_many_open_a_new_file_at_once(self, path: Path) -> None:
         """Threads that open one new file at the same moment all get it."""
-        barrier = threading.Barrier(8)
+        barrier = threading.Barrier(8, timeout=60)
 
         def open_it(_: int) -> None:
             barrier.wait()
@@ -352,7 +354,7 @@ class TestLocks:
 
         on_file.query(INSERT, [1])
 
-        release.join()
+        release.join(60)
         assert count(on_file) == 1
 
     def test_a_lock_is_not_waited_for_for_ever(self, on_file: LocalDatabase, path: Path) -> None:
