@@ -21,6 +21,7 @@ import pytest
 from strands_persql.databases.local import LocalDatabase
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.errors import DatabaseOpenError
+from tests.support.racing import exit_status
 
 INSERT = "INSERT INTO t (a) VALUES (?)"
 COUNT = "SELECT count(*) AS n FROM t"
@@ -75,7 +76,7 @@ def in_child(work: Callable[[], object]) -> str:
     os.close(writer)
     with os.fdopen(reader) as answer:
         said = answer.read()
-    os.waitpid(pid, 0)
+    exit_status(pid)
     return said
 
 
