@@ -1,4 +1,4 @@
-"""What the contract's tests say often."""
+"""What agents and their users say in tests, and what is stored of it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -26,6 +26,9 @@ class _WrappedDatabase:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
+        self._takes_key = {
+            name: _takes_key(getattr(database, name, None)) for name in ("query", "batch")
+        }
 
     @property
     def max_row_bytes(self) -> int | None:
@@ -47,7 +50,7 @@ class _WrappedDatabase:
             The wrapped database's result.
         """
         params = tuple(params)
-        options = _options(self._database.query, idempotency_key)
+        options = self._options("query", idempotency_key)
         (result,) = self._pass_on(
             [{"sql": sql, "params": params}],
             lambda: [self._database.query(sql, params, **options)],
@@ -75,7 +78,7 @@ class _WrappedDatabase:
         copies: list[Statement] = [
             {"sql": each["sql"], "params": tuple(each.get("params", ()))} for each in statements
         ]
-        options = _options(self._database.batch, idempotency_key)
+        options = self._options("batch", idempotency_key)
         return self._pass_on(
             copies,
             lambda: self._database.batch(copies, transaction=transaction, **options),
@@ -90,20 +93,22 @@ class _WrappedDatabase:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database!r})"
 
+    def _options(self, method: str, idempotency_key: str | None) -> dict[str, Any]:
+        if idempotency_key is None or not self._takes_key[method]:
+            return {}
+        return {"idempotency_key": idempotency_key}
+
     def _pass_on(self, statements: list[Statement], send: _Send) -> Sequence[Result]:
         raise NotImplementedError
 
 
-def _options(method: Callable[..., Any], idempotency_key: str | None) -> dict[str, Any]:
-    if idempotency_key is None:
-        return {}
+def _takes_key(method: Any) -> bool:
     try:
         parameters = inspect.signature(method).parameters
     except (TypeError, ValueError):
-        return {}
+        return False
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    taken = takes_any or "idempotency_key" in parameters
-    return {"idempotency_key": idempotency_key} if taken else {}
+    return takes_any or "idempotency_key" in parameters
 
 
 class CountingDatabase(_WrappedDatabase):
