@@ -139,6 +139,8 @@ class WarmAgents(RuleBasedStateMachine):
             stored = self._stored()
             for writer in (0, 1):
                 assert [one for one in stored if one.startswith(f"{writer}:")] == self.said[writer]
+            for question, answer in self.turns:
+                assert stored.index(answer) == stored.index(question) + 1
         self.database.close()
 
 
@@ -147,5 +149,5 @@ class WarmAgents(RuleBasedStateMachine):
 @pytest.mark.guarantee(number=3)
 @pytest.mark.guarantee(number=14)
 def test_warm_agents_lose_and_double_nothing() -> None:
-    """No sequence of turns and faults loses or doubles a message, or changes its writer's order."""
+    """No sequence of turns and faults loses or doubles a message, or takes a turn apart."""
     machines.run(WarmAgents)
