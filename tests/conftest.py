@@ -1,12 +1,14 @@
-"""What all tests share: the real engine, Hypothesis' profiles, and a sentence for each test."""
+"""What all tests share: databases, Hypothesis' profiles, and a sentence for each test."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("tests.contract.helpers", "tests.properties.machines")
+pytest.register_assert_rewrite("tests.support", "strands_persql.testing.conformance")
 
 from tests.engine.fixtures import (  # noqa: E402 - after the modules that assert are known
     database_name,
@@ -14,6 +16,8 @@ from tests.engine.fixtures import (  # noqa: E402 - after the modules that asser
     engine_process,
     fault_proxy,
 )
+from tests.support import backends  # noqa: E402 - likewise
+from tests.support.backends import Backend  # noqa: E402 - likewise
 
 __all__ = ["database_name", "engine", "engine_process", "fault_proxy"]
 
@@ -43,3 +47,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             "each test says in a docstring of one sentence what holds; these don't: "
             + ", ".join(dict.fromkeys(silent))
         )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes a ``backend`` on all kinds, or on those that its mark names."""
+    if "backend" in metafunc.fixturenames:
+        mark = metafunc.definition.get_closest_marker("backends")
+        metafunc.parametrize(
+            "backend", backends.KINDS if mark is None else mark.args, indirect=True
+        )
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """An empty database of the kind that the test is run on."""
+    options: dict[str, Any] = {}
+    if request.param == "http":
+        options["engine"] = request.getfixturevalue("engine")
+        options["name"] = request.getfixturevalue("database_name")
+    with backends.opened(request.param, tmp_path, **options) as opened:
+        yield opened

@@ -6,7 +6,16 @@ from strands_persql.persistence.cache import SessionCache
 from strands_persql.sessions.manager import PerSQLSessionManager
 from strands_persql.sessions.repository import PerSQLSessionRepository
 
-from .databases import Database, LocalDatabase, RestClient, RestDatabase, RestError
+from .databases import (
+    Database,
+    LocalDatabase,
+    RestClient,
+    RestDatabase,
+    RestError,
+    Result,
+    Statement,
+    Value,
+)
 from .errors import (
     AccessDeniedError,
     AlreadyExistsError,
@@ -42,11 +51,14 @@ __all__ = [
     "RestClient",
     "RestDatabase",
     "RestError",
+    "Result",
     "RetryPolicy",
     "SchemaError",
     "SessionCache",
+    "Statement",
     "StatementError",
     "Stats",
     "TooLargeError",
     "UnavailableError",
+    "Value",
 ]

@@ -13,7 +13,7 @@ from strands.session.session_repository import SessionRepository
 from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionAgent, SessionMessage
 
-from strands_persql.databases.protocol import Database, Value
+from strands_persql import Database, Value
 
 _TABLES = {
     "strands_sessions": ("session_id TEXT", "session_id"),

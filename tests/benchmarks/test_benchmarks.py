@@ -12,6 +12,7 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -22,13 +23,13 @@ from strands.types.content import Message, Messages
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 
 from strands_persql import (
+    Database,
     LocalDatabase,
     PerSQLSessionManager,
     PerSQLSessionRepository,
     SessionCache,
 )
 from strands_persql.testing import CountingDatabase
-from tests.benchmarks import racing
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.workload import (
     AGENT_ID,
@@ -38,6 +39,9 @@ from tests.benchmarks.workload import (
     seed,
     take_turn,
 )
+from tests.support.backends import Address, Backend
+from tests.support.conversation import state_in_database, stored
+from tests.support.racing import PATIENCE
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 
@@ -278,42 +282,68 @@ def _held(repository: PerSQLSessionRepository, session_id: str) -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def test_threads_that_race_keep_their_pace(database: LocalDatabase, report: Report) -> None:
+class Updater:
+    """A writer with a repository of its own, that counts under a key of its own."""
+
+    def __init__(self, database: Database, key: str) -> None:
+        self._repository = PerSQLSessionRepository(database)
+        self._key = key
+        found = self._repository.read_agent("s", "a")
+        assert found is not None
+        self._agent = found
+
+    def update(self, times: int) -> None:
+        for _ in range(times):
+            self._agent.state[self._key] = self._agent.state.get(self._key, 0) + 1
+            self._repository.update_agent("s", self._agent)
+
+
+def race_along(address: Address, key: str, begin: Barrier, end: Barrier) -> None:
+    """Update in rounds that begin and end together with those of others: a process's work."""
+    with address.open() as database:
+        racer = Updater(database, key)
+        for _ in range(ROUNDS):
+            begin.wait()
+            racer.update(UPDATES)
+            end.wait()
+
+
+@pytest.mark.backends("file")
+def test_threads_that_race_keep_their_pace(backend: Backend, report: Report) -> None:
     """8 threads that update one agent get at least 0.7 of what one of them gets alone."""
-    racing.create(database)
-    racers = [racing.Updater(database, key) for key in RACERS]
-    alone = racing.Updater(database, "alone")
+    stored(backend)
+    racers = [Updater(backend.plain, key) for key in RACERS]
+    alone = Updater(backend.plain, "alone")
     with ThreadPoolExecutor(len(RACERS)) as threads:
 
         def race() -> None:
             list(threads.map(lambda racer: racer.update(UPDATES), racers))
 
         sequential, raced = medians(ROUNDS, lambda: alone.update(len(RACERS) * UPDATES), race)
-    assert racing.counted(database) == ALL_COUNTED
+    assert state_in_database(backend) == ALL_COUNTED
     report("updates of one agent by 8 racing threads / by one", sequential / raced, at_least=0.7)
 
 
-def test_processes_that_race_keep_their_pace(tmp_path: Path, report: Report) -> None:
+@pytest.mark.backends("file")
+def test_processes_that_race_keep_their_pace(backend: Backend, report: Report) -> None:
     """8 processes that update one agent get at least 0.7 of what one of them gets alone."""
     context = multiprocessing.get_context("spawn")
-    begin, end = (context.Barrier(len(RACERS) + 1) for _ in range(2))
-    path = tmp_path / "agents.db"
+    begin, end = (context.Barrier(len(RACERS) + 1, timeout=PATIENCE) for _ in range(2))
 
     def race() -> None:
-        begin.wait(racing.PATIENCE)
-        end.wait(racing.PATIENCE)
+        begin.wait()
+        end.wait()
 
-    with LocalDatabase(path) as database:
-        racing.create(database)
-        processes = [
-            context.Process(target=racing.race, args=(path, key, ROUNDS, UPDATES, begin, end))
-            for key in RACERS
-        ]
-        for process in processes:
-            process.start()
-        alone = racing.Updater(database, "alone")
-        sequential, raced = medians(ROUNDS, lambda: alone.update(len(RACERS) * UPDATES), race)
-        for process in processes:
-            process.join(racing.PATIENCE)
-        assert racing.counted(database) == ALL_COUNTED
+    stored(backend)
+    processes = [
+        context.Process(target=race_along, args=(backend.address, key, begin, end), daemon=True)
+        for key in RACERS
+    ]
+    for process in processes:
+        process.start()
+    alone = Updater(backend.plain, "alone")
+    sequential, raced = medians(ROUNDS, lambda: alone.update(len(RACERS) * UPDATES), race)
+    for process in processes:
+        process.join(PATIENCE)
+    assert state_in_database(backend) == ALL_COUNTED
     report("updates of one agent by 8 racing processes / by one", sequential / raced, at_least=0.7)

@@ -18,7 +18,7 @@ from tests.benchmarks.workload import (
     UPDATE_AGENT,
     UPDATE_MESSAGE,
     Cost,
-    WirePlace,
+    Place,
     file_place,
     measure_reopening,
     measure_steps,
@@ -76,7 +76,7 @@ def steps(
 
 
 @pytest.fixture
-def wire(engine: Engine, database_name: str) -> Iterator[WirePlace]:
+def wire(engine: Engine, database_name: str) -> Iterator[Place]:
     """A database on the engine, with all that is asked of it counted on the wire."""
     with wire_place(engine, database_name) as place:
         yield place
@@ -96,10 +96,11 @@ def test_the_baseline_is_what_0_1_is_described_to_be(steps: dict[str, Costs]) ->
     assert {step: cost.round_trips for step, cost in steps["baseline"].items()} == BASELINE
 
 
+@pytest.mark.guarantee(number=16)
 @pytest.mark.parametrize("window", [None, 40], ids=["all", "window"])
 @pytest.mark.parametrize("commit", ROUND_TRIPS)
 def test_a_tool_turn_costs_the_same_however_long_the_history_is(
-    wire: WirePlace, commit: str, window: int | None
+    wire: Place, commit: str, window: int | None
 ) -> None:
     """A tool turn beyond 10,000 messages reads a few rows, as many as beyond 100."""
     near, far = (measure_tool_turns(commit, wire, size, window=window) for size in (100, 10_000))
@@ -109,26 +110,26 @@ def test_a_tool_turn_costs_the_same_however_long_the_history_is(
 
 
 @pytest.mark.parametrize("commit", ROUND_TRIPS)
-def test_a_million_tool_turns_stay_within_their_price(wire: WirePlace, commit: str) -> None:
+def test_a_million_tool_turns_stay_within_their_price(wire: Place, commit: str) -> None:
     """At the published prices a million tool turns cost $15 at most, $11 if written at once."""
     cost = measure_tool_turns(commit, wire, 100)
 
     assert cost.usd * 1e6 <= USD_PER_MILLION_TOOL_TURNS[commit]
 
 
-def test_opening_a_long_session_again_is_small(wire: WirePlace) -> None:
+def test_opening_a_long_session_again_is_small(wire: Place) -> None:
     """Opening an unchanged session of 1,000 messages again brings 2 kB at the most."""
     cost = measure_reopening(wire, 1_000)
 
     assert (cost.round_trips, cost.bytes_down <= BYTES_DOWN_TO_REOPEN) == (1, True)
 
 
-def test_opening_a_session_again_reads_no_more_rows_the_longer_it_is(wire: WirePlace) -> None:
+def test_opening_a_session_again_reads_no_more_rows_the_longer_it_is(wire: Place) -> None:
     """Opening an unchanged session again reads a few rows, however long its history is."""
     assert measure_reopening(wire, 1_000).rows_read <= 10
 
 
-def test_the_baseline_costs_about_what_0_1_does(wire: WirePlace) -> None:
+def test_the_baseline_costs_about_what_0_1_does(wire: Place) -> None:
     """A million of the baseline's tool turns cost between $18 and $28."""
     cost = measure_tool_turns("baseline", wire, 100)
 

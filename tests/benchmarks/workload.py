@@ -19,15 +19,14 @@ from strands.types.content import Messages
 
 from strands_persql import (
     Database,
-    LocalDatabase,
     PerSQLSessionManager,
     PerSQLSessionRepository,
-    RestClient,
 )
 from strands_persql.testing import CountingDatabase, Reply, ScriptedModel, ToolCall
 from tests.benchmarks.baseline import BaselineSessionManager
 from tests.engine.engine import Engine
 from tests.engine.proxy import FaultProxy
+from tests.support.backends import Address
 
 USD_PER_REQUEST = 0.50e-6
 USD_PER_ROW_READ = 0.005e-6
@@ -66,17 +65,10 @@ def reply(messages: Messages) -> Reply:
     return "There is nothing to do."
 
 
-class Thinker(ScriptedModel):
-    """Gives `reply` without keeping a copy of each conversation, which would cost time."""
-
-    def _next_reply(self, messages: Messages) -> Reply:
-        return reply(messages)
-
-
 def new_agent(manager: SessionManager | None, *, window: int | None = None) -> Agent:
     """Make an agent, with a sliding window if its size is given."""
     return Agent(
-        model=Thinker([]),
+        model=ScriptedModel(reply, record_calls=False),  # a record would cost time
         agent_id=AGENT_ID,
         tools=[note],
         session_manager=manager,
@@ -181,35 +173,19 @@ class Cost:
         )
 
 
-class Place(Protocol):
-    """A database, and what counts there."""
+class Place:
+    """A database, and what counts there: its round trips, and on the wire everything."""
 
-    @property
-    def database(self) -> Database: ...
-
-    def measure(self, act: Callable[[], _T]) -> tuple[_T, Cost]: ...
-
-
-class FilePlace:
-    """A file, with its round trips counted."""
-
-    def __init__(self, local: LocalDatabase) -> None:
-        self.database = CountingDatabase(local)
-
-    def measure(self, act: Callable[[], _T]) -> tuple[_T, Cost]:
-        self.database.reset()
-        result = act()
-        return result, Cost(self.database.round_trips)
-
-
-class WirePlace:
-    """The hosted database's engine, with everything counted on the wire."""
-
-    def __init__(self, database: Database, proxy: FaultProxy) -> None:
-        self.database = database
+    def __init__(self, database: Database, proxy: FaultProxy | None = None) -> None:
+        self.database = CountingDatabase(database)
         self._proxy = proxy
 
     def measure(self, act: Callable[[], _T]) -> tuple[_T, Cost]:
+        """Do something, and count what it asks of the database."""
+        self.database.reset()
+        if self._proxy is None:
+            result = act()
+            return result, Cost(self.database.round_trips)
         self._proxy.reset()
         result = act()
         answers = [json.loads(body)["meta"] for r in self._proxy.requests for _, body in r.answers]
@@ -223,20 +199,20 @@ class WirePlace:
 
 
 @contextmanager
-def file_place(path: Path) -> Iterator[FilePlace]:
+def file_place(path: Path) -> Iterator[Place]:
     """Open a file to count on."""
-    with LocalDatabase(path) as database:
-        yield FilePlace(database)
+    with Address(str(path)).open() as database:
+        yield Place(database)
 
 
 @contextmanager
-def wire_place(engine: Engine, name: str) -> Iterator[WirePlace]:
+def wire_place(engine: Engine, name: str) -> Iterator[Place]:
     """Open a database on the engine to count on."""
     with (
         FaultProxy(engine.base_url) as proxy,
-        RestClient(engine.token(), base_url=proxy.base_url) as client,
+        Address(proxy.base_url, name, engine.token()).open() as database,
     ):
-        yield WirePlace(client.database(name), proxy)
+        yield Place(database, proxy)
 
 
 # -- the steps -------------------------------------------------------------------------------------

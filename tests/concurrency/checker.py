@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from strands_persql.databases.protocol import Value
+from strands_persql import Value
 from tests.concurrency.journal import SECRET, TOKEN, Entry, writer_of
 
 Row: TypeAlias = Mapping[str, Any]

@@ -11,9 +11,10 @@ from tests.engine.engine import Engine
 
 
 def run(folder: Path, engine: Engine | None = None, **options: Any) -> Report:
-    return torture(Settings(folder, **options), engine=engine, limit=60.0)
+    return torture(Settings(folder, limit=60.0, **options), engine=engine)
 
 
+@pytest.mark.guarantee(number=2)
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_processes_on_a_file(tmp_path: Path, commit: str) -> None:
     """Four processes that are killed, on a file with faults, lose, double and mix up nothing."""
@@ -25,6 +26,8 @@ def test_processes_on_a_file(tmp_path: Path, commit: str) -> None:
     assert report.figures["kills"] > 0
 
 
+@pytest.mark.guarantee(number=2)
+@pytest.mark.guarantee(number=4)
 def test_processes_over_the_engine(tmp_path: Path, engine: Engine) -> None:
     """Four processes over a faulty network without idempotency keys lose and double nothing."""
     report = run(tmp_path, engine, operations=100, faults=True, seed=2)
@@ -32,6 +35,7 @@ def test_processes_over_the_engine(tmp_path: Path, engine: Engine) -> None:
     assert not report.violations, str(report)
 
 
+@pytest.mark.guarantee(number=3)
 def test_threads_that_share_a_repository(tmp_path: Path) -> None:
     """Four agents of one process, over one cache, lose, double and mix up nothing."""
     report = run(tmp_path, operations=100, writers=1, threads=4, faults=True, seed=3)
@@ -39,6 +43,7 @@ def test_threads_that_share_a_repository(tmp_path: Path) -> None:
     assert not report.violations, str(report)
 
 
+@pytest.mark.guarantee(number=7)
 def test_raised_conflicts(tmp_path: Path) -> None:
     """Where conflicts are raised, what was acknowledged is there, and no turn is mixed up."""
     report = run(tmp_path, operations=80, on_conflict="raise", faults=True, seed=4)

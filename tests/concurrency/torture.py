@@ -26,13 +26,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from strands_persql import RestClient, RestError
-from strands_persql.databases.protocol import Value
+from strands_persql import RestError, Value
 from tests.concurrency.checker import Query, Row, Violation, check, check_blocks, read_tables
 from tests.concurrency.journal import Entry, read_journal
 from tests.concurrency.writer import AGENT, SESSION, Settings, Weather, run_process
 from tests.engine.engine import Engine
 from tests.engine.proxy import FaultProxy, Request
+from tests.support.backends import Address
+from tests.support.racing import PATIENCE
 
 _OUTAGE = (
     "500_before",
@@ -75,17 +76,16 @@ class Report:
         return "\n".join(lines)
 
 
-def torture(settings: Settings, *, engine: Engine | None = None, limit: float = 3600.0) -> Report:
+def torture(settings: Settings, *, engine: Engine | None = None) -> Report:
     """Run writers until their operations are done, and judge what they left.
 
     Args:
         settings: What to run. Where its folder has journals of an earlier run, that goes on.
         engine: The engine to run over, or None for a file.
-        limit: Seconds after which writers that aren't at their end are a violation.
     """
     began = time.monotonic()
     with _opened(settings, engine) as (told, query, settle):
-        run = _Run(told, query, began + limit)
+        run = _Run(told, query, began + settings.limit)
         run.drive()
         seconds = time.monotonic() - began
         settle()
@@ -137,7 +137,7 @@ class _Run:
         finally:
             for one in self._running.values():
                 one.kill()
-                one.join()
+                one.join(PATIENCE)
 
     def _pause(self) -> float:
         return self._chance.expovariate(1 / self._settings.kill_every)
@@ -203,12 +203,11 @@ def _opened(settings: Settings, engine: Engine | None) -> Iterator[Any]:
     with FaultProxy(engine.base_url, strip_idempotency_key=True) as proxy:
         if settings.faults:
             proxy.script = _script(proxy, settings)
-        told = replace(settings, address=proxy.base_url, name=name, key=engine.token())
+        told = Address(proxy.base_url, name, engine.token())
         with (
-            RestClient(engine.token(), base_url=engine.base_url) as direct,
-            RestClient(engine.token(), base_url=proxy.base_url) as through,
+            Address(engine.base_url, name, engine.token()).open() as database,
+            told.open() as through,
         ):
-            database = direct.database(name)
 
             def query(sql: str, params: Sequence[Value]) -> list[dict[str, Any]]:
                 return list(database.query(sql, params)["data"])
@@ -217,9 +216,9 @@ def _opened(settings: Settings, engine: Engine | None) -> Iterator[Any]:
                 proxy.script = None
                 time.sleep(1.0)  # for what is held up on its way
                 for _ in range(10):
-                    through.database(name).query("SELECT 1")
+                    through.query("SELECT 1")
 
-            yield told, query, settle
+            yield replace(settings, hosted=told), query, settle
 
 
 def _sqlite_query(path: Path) -> Query:
@@ -263,7 +262,7 @@ def _figures(journals: dict[int, list[Entry]]) -> Counter[str]:
     return figures
 
 
-def _settings(arguments: Sequence[str] | None, folder: Path) -> tuple[Settings, str, float]:
+def _settings(arguments: Sequence[str] | None, folder: Path) -> tuple[Settings, str]:
     parser = argparse.ArgumentParser(prog="python -m tests.concurrency.torture")
     parser.add_argument("--operations", type=int, default=1000)
     parser.add_argument("--writers", type=int, default=8, help="processes")
@@ -279,22 +278,22 @@ def _settings(arguments: Sequence[str] | None, folder: Path) -> tuple[Settings, 
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds")
     parser.add_argument("--folder", type=Path, help="where to leave the file and the journals")
     chosen = vars(parser.parse_args(arguments))
-    database, limit = chosen.pop("database"), chosen.pop("limit")
+    database = chosen.pop("database")
     kept = chosen.pop("folder")
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
-    return Settings(folder=kept or folder, **chosen), database, limit
+    return Settings(folder=kept or folder, **chosen), database
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments say, and say what came of it; 1 if anything was wrong."""
     with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        settings, database, limit = _settings(arguments, Path(folder))
+        settings, database = _settings(arguments, Path(folder))
         if database == "engine":
             with Engine() as engine:
-                report = torture(settings, engine=engine, limit=limit)
+                report = torture(settings, engine=engine)
         else:
-            report = torture(settings, limit=limit)
+            report = torture(settings)
     sys.stdout.write(f"{report}\n")
     return 1 if report.violations else 0
 

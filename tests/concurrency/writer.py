@@ -21,16 +21,15 @@ from strands.types.content import Message, Messages
 from strands_persql import (
     ConflictError,
     Database,
-    LocalDatabase,
     PerSQLSessionManager,
     PerSQLSessionRepository,
-    RestClient,
     RetryPolicy,
 )
 from strands_persql.errors import OutcomeUnknownError, UnavailableError
 from strands_persql.testing import Fault, FaultyDatabase, Redact, Reply, ScriptedModel, ToolCall
 from tests.concurrency.checker import counted
 from tests.concurrency.journal import TOKEN, Journal, read_journal, token, writer_of
+from tests.support.backends import Address
 
 SESSION = "torture"
 AGENT = "shared"
@@ -56,9 +55,8 @@ class Settings:
         kill_every: Seconds between two kills, on average.
         seed: What decides, where chance does.
         window: How many messages an agent keeps in memory.
-        address: The engine's address; empty for a file.
-        name: The database's name on the engine.
-        key: What the engine takes as a token.
+        limit: Seconds after which writers that aren't at their end are a violation.
+        hosted: Where the database is on the engine, or None for a file.
     """
 
     folder: Path
@@ -72,9 +70,8 @@ class Settings:
     kill_every: float = 2.0
     seed: int = 0
     window: int = 40
-    address: str = ""
-    name: str = ""
-    key: str = ""
+    limit: float = 3600.0
+    hosted: Address | None = None
 
     @property
     def file(self) -> Path:
@@ -108,18 +105,18 @@ def run_process(settings: Settings, process: int, life: int) -> None:
             thread.start()
         writers[0].work()
         for thread in threads:
-            thread.join()
+            thread.join(settings.limit)
         if isinstance(database, FaultyDatabase):
             database.deliver_late()
 
 
 @contextlib.contextmanager
 def _open_database(settings: Settings, chance: random.Random) -> Iterator[Database]:
-    if settings.address:
-        with RestClient(settings.key, base_url=settings.address, timeout=0.5) as client:
-            yield client.database(settings.name)
+    if settings.hosted is not None:
+        with settings.hosted.open(timeout=0.5) as database:
+            yield database
         return
-    with LocalDatabase(settings.file, busy_timeout=10.0) as local:
+    with Address(str(settings.file)).open(busy_timeout=10.0) as local:
         if settings.faults:
             weather = Weather(chance, _FAULTS, _OUTAGE, longest=150)
             yield FaultyDatabase(local, weather, duplicate_after=chance.randint(1, 4))
@@ -191,7 +188,7 @@ class Writer(HookProvider):
         self._lock = threading.Lock()
         self._agent: Agent | None = None
         self._manager: PerSQLSessionManager | None = None
-        self._model = ScriptedModel(self._reply)
+        self._model = ScriptedModel(self._reply, record_calls=False)
         self._script: Iterator[Reply] = iter(())
         self._tokens: list[str] = []
         self._acknowledged: set[str] = set()  # of this agent's life
@@ -317,7 +314,6 @@ class Writer(HookProvider):
         return prompt, [answer], ["u", "a"]
 
     def _reply(self, messages: Messages) -> Reply:
-        self._model.calls.clear()
         self._show(messages)
         reply = next(self._script)
         if isinstance(reply, Redact) and self._secret is not None:

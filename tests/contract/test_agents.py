@@ -6,8 +6,8 @@ import pytest
 from strands.types.exceptions import SessionException
 
 from strands_persql.errors import AlreadyExistsError, NotFoundError
-from tests.contract.backends import Backend
-from tests.contract.helpers import session, session_agent, state_in_database, stored
+from tests.support.backends import Backend
+from tests.support.conversation import session, session_agent, state_in_database, stored
 
 
 def test_a_created_agent_is_read_as_it_was(backend: Backend) -> None:
@@ -79,6 +79,7 @@ def test_an_update_replaces_the_state(backend: Backend) -> None:
         assert agent.state == {"b": 3, "c": [1]}
 
 
+@pytest.mark.guarantee(number=5)
 def test_an_update_keeps_when_the_agent_was_created(backend: Backend) -> None:
     """``created_at`` stays in column, JSON and object; ``updated_at`` is the newer one."""
     repository = backend.repository()

@@ -8,8 +8,8 @@ from strands import Agent
 from strands.types.session import SessionMessage
 
 from strands_persql.errors import CorruptRowError, InvalidDataError, TooLargeError
-from tests.contract.backends import Backend
-from tests.contract.helpers import (
+from tests.support.backends import Backend
+from tests.support.conversation import (
     Team,
     in_database,
     listed,
@@ -26,6 +26,7 @@ BAD_IDS = ["", "a/b", "a\\b", "..\\x", "nul\0", "\ud800", None, 3, b"s"]
 UNFIT = [math.nan, math.inf, -math.inf, {1, 2}, object(), 1j]
 
 
+@pytest.mark.guarantee(number=15)
 @pytest.mark.parametrize("bad", BAD_IDS)
 def test_session_ids_are_checked_before_anything_is_sent(backend: Backend, bad: Any) -> None:
     """An empty id, a path separator, NUL or a lone surrogate is a ValueError without a request."""
@@ -98,6 +99,7 @@ def test_table_prefixes_are_checked(backend: Backend, bad: str) -> None:
         backend.repository(table_prefix=bad)
 
 
+@pytest.mark.guarantee(number=15)
 @pytest.mark.parametrize("unfit", UNFIT)
 def test_state_that_json_cant_hold_is_refused(backend: Backend, unfit: Any) -> None:
     """Creation and update of an agent raise, write nothing, and the next update works."""
@@ -117,6 +119,7 @@ def test_state_that_json_cant_hold_is_refused(backend: Backend, unfit: Any) -> N
     assert state_in_database(backend) == {"n": 2}
 
 
+@pytest.mark.guarantee(number=15)
 @pytest.mark.parametrize("unfit", UNFIT)
 def test_messages_that_json_cant_hold_are_refused(backend: Backend, unfit: Any) -> None:
     """Creation and update of a message raise, write nothing, and the next write works."""
@@ -168,6 +171,7 @@ def test_lone_surrogates_in_state_come_back(backend: Backend) -> None:
     assert state_in_database(backend) == {**state, "n": 1}
 
 
+@pytest.mark.guarantee(number=15)
 @pytest.mark.parametrize("broken", ["", "{", "null", "[]", "3", '"text"', "{}", '{"message": 3}'])
 def test_a_corrupt_message_is_named_and_others_stay_readable(backend: Backend, broken: str) -> None:
     """A row of broken JSON or wrong shape raises with its table and key; its neighbours don't."""
@@ -249,10 +253,11 @@ def test_an_unknown_field_of_a_row_is_passed_over(backend: Backend) -> None:
     assert listed(repository) == ["zero"]
 
 
+@pytest.mark.guarantee(number=15)
 def test_what_a_row_cant_hold_is_refused_before_it_is_sent(backend: Backend) -> None:
     """Beyond the database's limit a message is a typed error with sizes, and nothing is sent."""
     repository = stored(backend)
-    limit = repository._store.gateway.max_row_bytes
+    limit = getattr(backend.plain, "max_row_bytes", 2_000_000)
     if limit is None:
         pytest.skip("this database has no limit on rows")
     backend.database.reset()

@@ -1,14 +1,16 @@
 """Several writers of one session: merged where it may be, refused where asked, never lost."""
 
-import threading
+from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
+from strands.types.session import Session, SessionAgent
 
-from strands_persql import ConflictError
+from strands_persql import AlreadyExistsError, ConflictError, PerSQLSessionRepository
 from strands_persql.testing import Redact, ScriptedModel, ToolCall
-from tests.contract.backends import Backend
-from tests.contract.helpers import (
+from tests.support.backends import Backend
+from tests.support.conversation import (
     count,
     ids_in_database,
     in_database,
@@ -21,6 +23,7 @@ from tests.contract.helpers import (
     stored,
     user,
 )
+from tests.support.racing import race
 
 
 def read(repository: Any, agent_id: str = "a") -> Any:
@@ -29,6 +32,7 @@ def read(repository: Any, agent_id: str = "a") -> Any:
     return repository.read_agent("s", agent_id)
 
 
+@pytest.mark.guarantee(number=6)
 def test_changes_of_two_writers_are_both_kept(backend: Backend) -> None:
     """Keys that one side changed keep its change; what the merge brought in is on the object."""
     stored(backend, same=0, ours=0, theirs=0, deep={"ours": 0, "theirs": 0})
@@ -45,6 +49,7 @@ def test_changes_of_two_writers_are_both_kept(backend: Backend) -> None:
     assert ours.state == expected
 
 
+@pytest.mark.guarantee(number=6)
 def test_deletions_of_two_writers_are_both_kept(backend: Backend) -> None:
     """A key that one side deleted stays deleted, if the other left it alone."""
     stored(backend, a=1, b=2, c=3)
@@ -58,6 +63,7 @@ def test_deletions_of_two_writers_are_both_kept(backend: Backend) -> None:
     assert ours.state == {"c": 3}
 
 
+@pytest.mark.guarantee(number=6)
 def test_where_both_changed_one_key_ours_stands(
     backend: Backend, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -74,6 +80,7 @@ def test_where_both_changed_one_key_ours_stands(
     assert "agreed" not in caplog.text
 
 
+@pytest.mark.guarantee(number=5)
 def test_a_merge_costs_one_more_round_trip(backend: Backend) -> None:
     """A lost race costs one round trip more: the found row comes back with the refusal."""
     stored(backend, n=0)
@@ -87,6 +94,7 @@ def test_a_merge_costs_one_more_round_trip(backend: Backend) -> None:
     assert one.stats().conflicts == 1
 
 
+@pytest.mark.guarantee(number=5)
 def test_versions_grow_by_one_for_each_applied_write(backend: Backend) -> None:
     """Merged writes leave no gap in the versions."""
     stored(backend)
@@ -100,6 +108,7 @@ def test_versions_grow_by_one_for_each_applied_write(backend: Backend) -> None:
     assert state_in_database(backend) == {"k0": 3, "k1": 3, "k2": 3}
 
 
+@pytest.mark.guarantee(number=5)
 def test_two_objects_of_one_repository_are_two_writers(backend: Backend) -> None:
     """Agents read twice through one repository keep each its own base, whatever the cache has."""
     repository = stored(backend, a=0, b=0)
@@ -126,6 +135,7 @@ def test_a_merged_key_is_not_deleted_by_who_never_saw_it(backend: Backend) -> No
     assert state_in_database(backend) == {"mine": 3, "theirs": 1}
 
 
+@pytest.mark.guarantee(number=7)
 def test_a_stale_update_is_refused_where_asked(backend: Backend) -> None:
     """With ``on_conflict="raise"`` the second writer gets both sides and nothing is stored."""
     stored(backend, n=0)
@@ -174,6 +184,7 @@ def test_a_stale_message_update_is_refused_where_asked(backend: Backend) -> None
     assert in_database(backend) == ["theirs"]
 
 
+@pytest.mark.guarantee(number=8)
 def test_a_redaction_wins_over_a_later_stale_update(backend: Backend) -> None:
     """Who updates a message without having seen its redaction doesn't bring the text back."""
     stored(backend, "secret")
@@ -189,6 +200,7 @@ def test_a_redaction_wins_over_a_later_stale_update(backend: Backend) -> None:
     assert said([stale.to_message()]) == ["[gone]"]
 
 
+@pytest.mark.guarantee(number=8)
 def test_a_redaction_wins_over_an_earlier_update(backend: Backend) -> None:
     """A redaction by a stale writer is applied to what another has made of the message."""
     stored(backend, "secret")
@@ -216,6 +228,7 @@ def test_a_redaction_wins_over_an_update_made_anew(backend: Backend) -> None:
     assert in_database(backend) == ["[gone]"]
 
 
+@pytest.mark.guarantee(number=2)
 def test_messages_of_two_writers_are_all_kept(backend: Backend) -> None:
     """Writers that count alone get each a free id, in their order, and learn it."""
     stored(backend)
@@ -230,6 +243,7 @@ def test_messages_of_two_writers_are_all_kept(backend: Backend) -> None:
         assert mine == [f"{name} {index}" for index in range(5)]
 
 
+@pytest.mark.guarantee(number=3)
 def test_a_warm_agent_goes_on_with_anothers_turn(backend: Backend) -> None:
     """What another writer said meanwhile is given to the model, and stands in memory."""
     warm, other = backend.agent(["w1", "w2"]), None
@@ -243,6 +257,7 @@ def test_a_warm_agent_goes_on_with_anothers_turn(backend: Backend) -> None:
     assert in_database(backend) == said(warm.messages)
 
 
+@pytest.mark.guarantee(number=3)
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_writers_that_take_turns_agree(backend: Backend, commit: str) -> None:
     """Warm agents that take turns have all turns once, in order, in the database and memory."""
@@ -278,6 +293,7 @@ def test_the_agents_of_one_repository_take_turns(backend: Backend) -> None:
     assert listed(repository) == expected
 
 
+@pytest.mark.guarantee(number=6)
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_states_of_two_agents_are_merged(backend: Backend, commit: str) -> None:
     """Keys that two warm agents set are both stored, and each learns the other's in its turn."""
@@ -311,6 +327,7 @@ def test_what_is_brought_in_spares_what_isnt_stored_yet(backend: Backend) -> Non
     assert state_in_database(backend) == {"mine": 1, "theirs": 2}
 
 
+@pytest.mark.guarantee(number=3)
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_two_turns_at_once_are_kept_whole(backend: Backend, commit: str) -> None:
     """Turns that run within each other stand one behind the other, each in one block."""
@@ -345,6 +362,7 @@ def test_two_turns_at_once_are_kept_whole(backend: Backend, commit: str) -> None
     assert len(heard) == 10
 
 
+@pytest.mark.guarantee(number=7)
 def test_a_fenced_manager_writes_nothing_more(backend: Backend) -> None:
     """After its conflict a manager under ``raise`` refuses messages, state and redactions."""
     strict = backend.manager(on_conflict="raise")
@@ -370,6 +388,7 @@ def test_a_fenced_manager_writes_nothing_more(backend: Backend) -> None:
     assert in_database(backend) == ["q1", "1", "q2", "other"]
 
 
+@pytest.mark.guarantee(number=7)
 def test_a_fenced_sessions_next_manager_goes_on(backend: Backend) -> None:
     """After a conflict a new manager of the same repository opens and writes."""
     repository = backend.repository(on_conflict="raise")
@@ -383,6 +402,8 @@ def test_a_fenced_sessions_next_manager_goes_on(backend: Backend) -> None:
     assert in_database(backend) == ["q1", "1", "q2", "other", "q3", "fine"]
 
 
+@pytest.mark.guarantee(number=7)
+@pytest.mark.guarantee(number=9)
 def test_a_conflict_under_turn_stores_nothing_of_the_turn(backend: Backend) -> None:
     """With ``commit="turn"`` and ``raise`` a lost turn leaves neither messages nor state."""
     strict = backend.manager(on_conflict="raise", commit="turn")
@@ -396,6 +417,7 @@ def test_a_conflict_under_turn_stores_nothing_of_the_turn(backend: Backend) -> N
     assert state_in_database(backend) == {}
 
 
+@pytest.mark.guarantee(number=8)
 def test_a_redaction_of_a_moved_turn_finds_its_message(backend: Backend) -> None:
     """A guardrail that redacts after another writer came in redacts its own user's message."""
     other = backend.agent(["other"])
@@ -411,6 +433,7 @@ def test_a_redaction_of_a_moved_turn_finds_its_message(backend: Backend) -> None
     assert in_database(backend) == expected
 
 
+@pytest.mark.guarantee(number=8)
 def test_a_redaction_reaches_a_warm_agent(backend: Backend) -> None:
     """What another writer redacted is not given to a warm agent's model again."""
     manager = backend.manager()
@@ -427,6 +450,7 @@ def test_a_redaction_reaches_a_warm_agent(backend: Backend) -> None:
     assert in_database(backend) == ["[gone]", "next", "fine"]
 
 
+@pytest.mark.guarantee(number=11)
 def test_of_racing_creators_one_creates(backend: Backend) -> None:
     """Two managers that start the same new agent end with one agent and both go on."""
     managers = [backend.manager() for _ in range(2)]
@@ -440,75 +464,38 @@ def test_of_racing_creators_one_creates(backend: Backend) -> None:
 def test_of_racing_writers_one_wins_each_version(backend: Backend) -> None:
     """Of conditional writers at a barrier exactly one is told that it won, each time."""
     stored(backend, n=0)
-    number = 4
-    barrier = threading.Barrier(number, timeout=10)
-    outcomes: list[str] = []
-
-    def race() -> None:
+    racers = []
+    for number in range(4):
         repository = backend.repository(backend.reopen(), on_conflict="raise")
         agent = read(repository)
-        agent.state["n"] = threading.get_ident()
-        barrier.wait()
-        try:
-            repository.update_agent("s", agent)
-            outcomes.append("won")
-        except ConflictError:
-            outcomes.append("lost")
-
-    threads = [threading.Thread(target=race) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["lost"] * (number - 1) + ["won"]
+        agent.state["n"] = number
+        racers.append(partial(repository.update_agent, "s", agent))
+    outcomes = [type(outcome) for outcome in race(racers)]
+    assert Counter(outcomes) == {type(None): 1, ConflictError: 3}
     assert backend.raw("SELECT version FROM strands_agents") == [{"version": 2}]
 
 
 def test_racing_merges_lose_nothing(backend: Backend) -> None:
     """Threads that update one agent's state each keep all of their own keys."""
     stored(backend)
-    number, writes = 4, 5
-    barrier = threading.Barrier(number, timeout=10)
-    failures: list[BaseException] = []
 
-    def race(name: str) -> None:
-        try:
-            repository = backend.repository(backend.reopen())
-            agent = read(repository)
-            barrier.wait()
-            for write in range(writes):
-                agent.state[f"{name}{write}"] = write
-                repository.update_agent("s", agent)
-        except BaseException as error:  # noqa: BLE001 - shown below
-            failures.append(error)
+    def write(name: str, repository: PerSQLSessionRepository, agent: SessionAgent) -> None:
+        for number in range(5):
+            agent.state[f"{name}{number}"] = number
+            repository.update_agent("s", agent)
 
-    threads = [threading.Thread(target=race, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
-    assert len(state_in_database(backend)) == number * writes
+    repositories = [backend.repository(backend.reopen()) for _ in "abcd"]
+    racers = [
+        partial(write, name, repository, read(repository))
+        for name, repository in zip("abcd", repositories, strict=True)
+    ]
+    assert race(racers) == [None] * 4
+    assert len(state_in_database(backend)) == 4 * 5
     assert backend.raw("SELECT version FROM strands_agents") == [{"version": 21}]
 
 
 def test_racing_creations_of_a_session_have_one_winner(backend: Backend) -> None:
     """Of threads that create one session one succeeds and the others are told that it exists."""
-    barrier = threading.Barrier(4, timeout=10)
-    outcomes: list[str] = []
-
-    def race() -> None:
-        repository = backend.repository(backend.reopen())
-        barrier.wait()
-        try:
-            repository.create_session(session())
-            outcomes.append("created")
-        except Exception as error:  # noqa: BLE001 - its name is the outcome
-            outcomes.append(type(error).__name__)
-
-    threads = [threading.Thread(target=race) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(outcomes) == ["AlreadyExistsError"] * 3 + ["created"]
+    repositories = [backend.repository(backend.reopen()) for _ in range(4)]
+    outcomes = race([partial(one.create_session, session()) for one in repositories])
+    assert Counter(map(type, outcomes)) == {Session: 1, AlreadyExistsError: 3}

@@ -1,12 +1,12 @@
 """Requests that are lost, repeated or late: a write is applied once, or known not to be."""
 
 import contextlib
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import pytest
 
-from strands_persql import PerSQLSessionRepository
+from strands_persql import PerSQLSessionRepository, RetryPolicy, Statement
 from strands_persql.errors import (
     DatabaseError,
     NotFoundError,
@@ -15,9 +15,16 @@ from strands_persql.errors import (
     StatementError,
     UnavailableError,
 )
-from strands_persql.testing import CountingDatabase, Fault, FaultyDatabase, ScriptedModel, ToolCall
-from tests.contract.backends import FAST, NEVER, Backend
-from tests.contract.helpers import (
+from strands_persql.testing import (
+    CountingDatabase,
+    Fault,
+    FaultyDatabase,
+    InterceptingDatabase,
+    ScriptedModel,
+    ToolCall,
+)
+from tests.support.backends import FAST, NEVER, Backend
+from tests.support.conversation import (
     Team,
     count,
     ids_in_database,
@@ -31,26 +38,7 @@ from tests.contract.helpers import (
     stored,
     user,
 )
-
-FAULTS: tuple[Fault, ...] = (
-    "lost_request",
-    "lost_answer",
-    "duplicate",
-    "delayed_duplicate",
-    "locked",
-)
-UNSURE: tuple[Fault, ...] = ("lost_request", "lost_answer", "locked")
-
-
-class Switch:
-    """Faults that are turned on for the next calls."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.next: list[Fault] = []
-        self.database = FaultyDatabase(
-            backend.database, lambda _: self.next.pop(0) if self.next else None
-        )
-
+from tests.support.faults import EVERY_FAULT, UNSURE, Switch
 
 Write = Callable[[PerSQLSessionRepository], Any]
 WRITES: dict[str, Write] = {
@@ -73,7 +61,7 @@ def two_of_three(fault: Fault) -> Callable[[int], Fault | None]:
 def prepared(backend: Backend, switch: Switch, **options: Any) -> PerSQLSessionRepository:
     """Store what the writes need, and give a repository that has read all of it."""
     stored(backend, "zero", "one", n=0).create_multi_agent("s", Team(n=0))
-    repository = backend.repository(switch.database, **options)
+    repository = backend.repository(switch, **options)
     repository.read_session("s")
     repository.read_agent("s", "a")
     repository.read_multi_agent("s", "team")
@@ -89,23 +77,24 @@ def content(backend: Backend) -> Any:
     }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.guarantee(number=4)
+@pytest.mark.parametrize("fault", EVERY_FAULT)
 @pytest.mark.parametrize("write", WRITES)
 def test_a_retried_write_is_applied_once(backend: Backend, write: str, fault: Fault) -> None:
     """Whatever befalls its request, a write that returns has been applied exactly once."""
-    switch = Switch(backend)
+    switch = Switch(backend.database)
     repository = prepared(backend, switch, retry=FAST)
     switch.next = [fault]
     # Nothing is left by which the second of two equal deletions could know the first one.
     doubled_deletion = write == "delete_session" and fault == "duplicate"
     with contextlib.suppress(*[NotFoundError] if doubled_deletion else []):
         WRITES[write](repository)
-    switch.database.deliver_late()
+    switch.deliver_late()
     after = content(backend)
     backend.repository().delete_session("s") if write != "delete_session" else None
     if write == "create_session":
         backend.repository().delete_session("new")
-    clean = prepared(backend, Switch(backend))
+    clean = prepared(backend, Switch(backend.database))
     WRITES[write](clean)
     assert after == content(backend)
 
@@ -116,7 +105,7 @@ def test_a_failed_writes_error_says_what_is_known(
     backend: Backend, write: str, fault: Fault
 ) -> None:
     """Without a retry a lost answer is an unknown outcome, and all else was surely not applied."""
-    switch = Switch(backend)
+    switch = Switch(backend.database)
     repository = prepared(backend, switch, retry=NEVER)
     before = content(backend)
     switch.next = [fault]
@@ -127,13 +116,14 @@ def test_a_failed_writes_error_says_what_is_known(
     assert (content(backend) == before) == (fault != "lost_answer")
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.guarantee(number=1)
+@pytest.mark.parametrize("fault", EVERY_FAULT)
 @pytest.mark.parametrize("write", [name for name in WRITES if name != "delete_session"])
 def test_the_cache_agrees_with_the_database_after_a_fault(
     backend: Backend, write: str, fault: Fault
 ) -> None:
     """Whether a write raised or not, what is read next is what the database has."""
-    switch = Switch(backend)
+    switch = Switch(backend.database)
     repository = prepared(backend, switch, retry=NEVER)
     switch.next = [fault]
     with contextlib.suppress(PerSQLError):
@@ -148,12 +138,13 @@ def test_the_cache_agrees_with_the_database_after_a_fault(
     assert repository.list_messages("s", "a") == fresh.list_messages("s", "a")
 
 
+@pytest.mark.guarantee(number=4)
 @pytest.mark.parametrize("fault", UNSURE)
 def test_a_failed_write_of_an_object_can_be_repeated(backend: Backend, fault: Fault) -> None:
     """Writing the same objects again after an error stores each of them once."""
     backend.repository().setup()
-    switch = Switch(backend)
-    repository = backend.repository(switch.database, retry=NEVER)
+    switch = Switch(backend.database)
+    repository = backend.repository(switch, retry=NEVER)
     made: list[Callable[[], Any]] = []
     one, agent, message = session(), session_agent(n=0), session_message("zero", 0)
     made.append(lambda: repository.create_session(one))
@@ -173,32 +164,25 @@ def test_a_failed_write_of_an_object_can_be_repeated(backend: Backend, fault: Fa
     assert state_in_database(backend) == {"n": 1}
 
 
+@pytest.mark.guarantee(number=4)
 def test_a_lost_answer_that_was_built_upon_is_no_conflict(backend: Backend) -> None:
     """A write whose answer was lost is found to be applied, also when another came after it."""
     stored(backend, n=0, m=0)
     other = backend.repository()
     theirs: Any = other.read_agent("s", "a")
 
-    class Sneaking(CountingDatabase):
-        """Lets another writer come between a lost answer and the retry."""
+    def let_another_writer_come(*_: object) -> NoReturn:
+        database.after = None
+        theirs.state["m"] = 1
+        other.update_agent("s", theirs)
+        raise ConnectionResetError("lost")
 
-        armed = False
-
-        def _pass_on(self, statements: Any, send: Any) -> Any:
-            answer = super()._pass_on(statements, send)
-            if self.armed and any("UPDATE strands_agents" in one["sql"] for one in statements):
-                self.armed = False
-                theirs.state["m"] = 1
-                other.update_agent("s", theirs)
-                raise ConnectionResetError("lost")
-            return answer
-
-    database = Sneaking(backend.plain)
+    database = InterceptingDatabase(backend.plain)
     strict = backend.repository(database, on_conflict="raise")
     ours = strict.read_agent("s", "a")
     assert ours is not None
     ours.state["n"] = 1
-    database.armed = True
+    database.after = let_another_writer_come
     strict.update_agent("s", ours)
     assert state_in_database(backend) == {"n": 1, "m": 1}
     assert backend.raw("SELECT version FROM strands_agents") == [{"version": 3}]
@@ -206,8 +190,8 @@ def test_a_lost_answer_that_was_built_upon_is_no_conflict(backend: Backend) -> N
 
 def test_a_state_whose_answer_was_lost_survives_anothers(backend: Backend) -> None:
     """A state stored without an answer and built upon is neither lost in memory nor stored."""
-    switch = Switch(backend)
-    manager = backend.manager(repository=backend.repository(switch.database, retry=NEVER))
+    switch = Switch(backend.database)
+    manager = backend.manager(repository=backend.repository(switch, retry=NEVER))
     agent = backend.agent(manager=manager)
     agent.state.set("ours", 1)
     switch.next = ["lost_answer"]
@@ -222,9 +206,10 @@ def test_a_state_whose_answer_was_lost_survives_anothers(backend: Backend) -> No
     assert state_in_database(backend) == {"ours": 1, "theirs": 2}
 
 
+@pytest.mark.guarantee(number=4)
 def test_a_straggler_changes_nothing(backend: Backend) -> None:
     """A copy of an update that arrives after later updates is not applied again."""
-    switch = Switch(backend)
+    switch = Switch(backend.database)
     repository = prepared(backend, switch)
     switch.next = ["delayed_duplicate"]
     repository.update_agent("s", session_agent(n=1))
@@ -232,18 +217,19 @@ def test_a_straggler_changes_nothing(backend: Backend) -> None:
     switch.next = ["delayed_duplicate"]
     repository.create_message("s", "a", session_message("two", 2))
     repository.create_message("s", "a", session_message("three", 3))
-    switch.database.deliver_late()
+    switch.deliver_late()
     assert state_in_database(backend) == {"n": 2}
     assert in_database(backend) == ["zero", "one", "two", "three"]
 
 
+@pytest.mark.guarantee(number=11)
 @pytest.mark.parametrize("fault", UNSURE)
 def test_a_fault_while_opening_is_no_new_session(backend: Backend, fault: Fault) -> None:
     """A session that can't be read raises, and nothing of it is written over."""
     backend.agent(["hi"])("hello")
     before = backend.dump()
-    switch = Switch(backend)
-    repository = backend.repository(switch.database, retry=NEVER)
+    switch = Switch(backend.database)
+    repository = backend.repository(switch, retry=NEVER)
     switch.next = [fault]
     with pytest.raises(DatabaseError):
         backend.manager(repository=repository)
@@ -263,8 +249,8 @@ def test_an_agent_that_could_not_be_started_can_be_started_again(
 ) -> None:
     """After a fault at an agent's creation its manager takes it anew, with its messages once."""
     backend.repository().setup()
-    switch = Switch(backend)
-    manager = backend.manager(repository=backend.repository(switch.database, retry=NEVER))
+    switch = Switch(backend.database)
+    manager = backend.manager(repository=backend.repository(switch, retry=NEVER))
     switch.next = [fault]
     with pytest.raises(DatabaseError):
         backend.agent(manager=manager, messages=[user("first")])
@@ -273,21 +259,21 @@ def test_an_agent_that_could_not_be_started_can_be_started_again(
     assert in_database(backend) == ["first", "hello", "hi"]
 
 
+@pytest.mark.guarantee(number=14)
 @pytest.mark.parametrize("fault", UNSURE)
 @pytest.mark.parametrize("failing", range(4))
 def test_a_failed_append_goes_out_with_the_next_write(
     backend: Backend, fault: Fault, failing: int
 ) -> None:
     """What an agent said and could not store is stored first next time, once, without a hole."""
-    switch = Switch(backend)
-    faulty = backend.repository(switch.database, retry=NEVER)
+    switch = Switch(backend.database)
+    faulty = backend.repository(switch, retry=NEVER)
     agent = backend.agent(
         [ToolCall("count"), "one", ToolCall("count"), "two", "three"],
         manager=backend.manager(repository=faulty),
         tools=[count],
     )
-    calls = iter(range(100))
-    switch.database._faults = lambda _: fault if next(calls) == failing else None
+    switch.next = [None] * failing + [fault]
     with pytest.raises(Exception, match=r"database|answer"):
         agent("first")
     agent("second")
@@ -299,10 +285,11 @@ def test_a_failed_append_goes_out_with_the_next_write(
     assert state_in_database(backend) == agent.state.get()
 
 
+@pytest.mark.guarantee(number=14)
 def test_a_failed_append_and_another_writer_keep_both_whole(backend: Backend) -> None:
     """An unsaved message goes out in order, behind what another writer stored meanwhile."""
-    switch = Switch(backend)
-    manager = backend.manager(repository=backend.repository(switch.database, retry=NEVER))
+    switch = Switch(backend.database)
+    manager = backend.manager(repository=backend.repository(switch, retry=NEVER))
     agent = backend.agent(manager=manager)
     switch.next = ["lost_request"]
     agent.messages.append(user("unsaved"))
@@ -317,10 +304,11 @@ def test_a_failed_append_and_another_writer_keep_both_whole(backend: Backend) ->
     assert texts.index("other") == texts.index("between") + 1
 
 
+@pytest.mark.guarantee(number=14)
 def test_a_failed_redaction_goes_out_with_the_next_write(backend: Backend) -> None:
     """A redaction that could not be stored isn't forgotten."""
-    switch = Switch(backend)
-    manager = backend.manager(repository=backend.repository(switch.database, retry=NEVER))
+    switch = Switch(backend.database)
+    manager = backend.manager(repository=backend.repository(switch, retry=NEVER))
     agent = backend.agent(["fine"], manager=manager)
     agent.messages.append(user("secret"))
     manager.append_message(agent.messages[0], agent)
@@ -336,8 +324,8 @@ def test_a_failed_redaction_goes_out_with_the_next_write(backend: Backend) -> No
 def test_a_redaction_of_an_unsaved_message_is_stored_redacted(backend: Backend) -> None:
     """A message whose append failed and that was redacted then is stored redacted, once."""
     for fault in UNSURE:
-        switch = Switch(backend)
-        repository = backend.repository(switch.database, retry=NEVER)
+        switch = Switch(backend.database)
+        repository = backend.repository(switch, retry=NEVER)
         manager = backend.manager(fault, repository=repository)
         agent = backend.agent(["fine"], manager=manager)
         agent.messages.append(user("secret"))
@@ -363,21 +351,20 @@ def test_a_model_error_leaves_a_session_to_go_on_with(backend: Backend) -> None:
 def test_an_error_of_the_sql_is_raised_at_once(backend: Backend) -> None:
     """What no retry can mend is sent once and raised as our own error."""
 
-    class Refusing(CountingDatabase):
-        def _pass_on(self, statements: Any, send: Any) -> Any:
-            super()._pass_on(statements, list)
-            raise ValueError("syntax error in your SQL")
+    def refuse(_: Sequence[Statement]) -> NoReturn:
+        raise ValueError("syntax error in your SQL")
 
-    database = Refusing(backend.plain)
+    database = CountingDatabase(InterceptingDatabase(backend.plain, before=refuse))
     with pytest.raises(StatementError, match="syntax error"):
         backend.repository(database).read_session("s")
     assert database.round_trips == 1
 
 
+@pytest.mark.guarantee(number=16)
 def test_retries_end_with_their_budget(backend: Backend) -> None:
     """A database that stays away is an error of ours that tells for whom and how often."""
     down = FaultyDatabase(backend.database, lambda _: "lost_request")
-    repository = backend.repository(down, retry=type(FAST)(budget=0.05, first_wait=0.001))
+    repository = backend.repository(down, retry=RetryPolicy(budget=0.05, first_wait=0.001))
     with pytest.raises(UnavailableError, match=r"session 's' in \d+ tries"):
         repository.read_session("s")
     assert repository.stats().retries >= 1
@@ -386,19 +373,15 @@ def test_retries_end_with_their_budget(backend: Backend) -> None:
 def test_batches_that_answer_short_are_an_error(backend: Backend) -> None:
     """A database that gives fewer results than statements isn't believed."""
 
-    class Short(CountingDatabase):
-        def _pass_on(self, statements: Any, send: Any) -> Any:
-            answer = super()._pass_on(statements, send)
-            return answer[:-1] if isinstance(answer, list) and len(answer) > 1 else answer
-
     stored(backend)
+    short = InterceptingDatabase(backend.plain, after=lambda _, results: results[:-1])
     with pytest.raises(PerSQLError):
-        backend.repository(Short(backend.plain)).read_session("s")
+        backend.repository(short).read_session("s")
 
 
 def test_a_retry_is_told_from_a_missing_session(backend: Backend) -> None:
     """A deletion whose answer was lost and that is tried again succeeded; a new one raises."""
-    switch = Switch(backend)
+    switch = Switch(backend.database)
     repository = prepared(backend, switch)
     switch.next = ["lost_answer"]
     repository.delete_session("s")
@@ -406,9 +389,10 @@ def test_a_retry_is_told_from_a_missing_session(backend: Backend) -> None:
         repository.delete_session("s")
 
 
+@pytest.mark.guarantee(number=2)
 def test_two_turns_within_faults_are_never_doubled(backend: Backend) -> None:
     """Duplicates and lost answers at every step leave each message once, in all memories."""
-    for fault in FAULTS:
+    for fault in EVERY_FAULT:
         database = FaultyDatabase(backend.database, two_of_three(fault))
         repository = backend.repository(database)
         session_id = f"of-{fault}"
@@ -432,9 +416,10 @@ def test_two_turns_within_faults_are_never_doubled(backend: Backend) -> None:
         assert said(m.to_message() for m in repository.list_messages(session_id, "a")) == expected
 
 
+@pytest.mark.guarantee(number=1)
 def test_the_cache_is_not_asked_after_a_failed_write(backend: Backend) -> None:
     """After an unknown outcome the next read asks the database."""
-    switch = Switch(backend)
+    switch = Switch(backend.database)
     repository = prepared(backend, switch, retry=NEVER, max_staleness=1000)
     switch.next = ["lost_answer"]
     with pytest.raises(OutcomeUnknownError):

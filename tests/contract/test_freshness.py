@@ -1,17 +1,19 @@
 """What an open sees, and what it may cost."""
 
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from strands_persql import SessionCache
-from tests.contract.backends import Backend
-from tests.contract.helpers import (
+from strands_persql import Result, SessionCache, Statement
+from strands_persql.testing import InterceptingDatabase, ManualClock
+from tests.support.backends import Backend
+from tests.support.conversation import (
     Team,
     in_database,
     listed,
     said,
+    session,
     session_agent,
     session_message,
     stored,
@@ -48,6 +50,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.guarantee(number=10)
 @pytest.mark.parametrize("change", CHANGES)
 def test_an_open_sees_what_was_acknowledged_before_it(backend: Backend, change: str) -> None:
     """With no staleness allowed, an open brings each kind of change of another process."""
@@ -104,6 +107,7 @@ def test_an_open_sees_a_turn_that_moved(backend: Backend) -> None:
     assert listed(repository) == ["q", "between", "moves", "moved"]
 
 
+@pytest.mark.guarantee(number=10)
 def test_an_open_within_its_staleness_asks_nobody(backend: Backend) -> None:
     """A cached session is opened and its agent restored without a round trip."""
     backend.agent(["hi"])("hello")
@@ -115,28 +119,53 @@ def test_an_open_within_its_staleness_asks_nobody(backend: Backend) -> None:
     assert backend.database.round_trips == 0
 
 
+@pytest.mark.guarantee(number=10)
 def test_an_open_beyond_its_staleness_asks(backend: Backend) -> None:
     """When the time is up, the next open sees what others have written."""
     stored(backend, "zero")
-    repository = backend.repository(max_staleness=0.05)
+    clock = ManualClock()
+    repository = backend.repository(max_staleness=5, clock=clock)
     repository.read_session("s")
     backend.repository().create_message("s", "a", session_message("one", 1))
-    time.sleep(0.06)
+    clock.advance(5.1)
     repository.read_session("s")
     assert listed(repository) == ["zero", "one"]
+
+
+def test_the_clock_decides(backend: Backend) -> None:
+    """An open asks nobody up to its staleness, and the database as soon as that is over."""
+    clock = ManualClock(100.0)
+    repository = backend.repository(max_staleness=10, clock=clock)
+    repository.create_session(session())
+    repository.read_session("s")
+    asked = repository.stats().round_trips
+    for seconds, requests in [(1, 0), (8.9, 0), (0.2, 1), (9.9, 1), (0.2, 2)]:
+        clock.advance(seconds)
+        repository.read_session("s")
+        assert (clock(), repository.stats().round_trips - asked) == (clock(), requests)
+
+
+def test_without_staleness_each_open_asks(backend: Backend) -> None:
+    """A clock that stands still between two opens, as coarse ones do, makes none of them stale."""
+    repository, other = backend.repository(clock=ManualClock()), backend.repository()
+    other.create_session(session())
+    other.create_agent("s", session_agent(n=0))
+    repository.read_session("s")
+    other.create_message("s", "a", session_message("new", 0))
+    repository.read_session("s")
+    assert len(repository.list_messages("s", "a")) == 1
 
 
 def test_an_own_write_doesnt_make_a_session_fresher(backend: Backend) -> None:
     """Staleness counts from the last look at the database, however busy the writer is."""
     stored(backend, "zero")
-    repository = backend.repository(max_staleness=0.2)
+    clock = ManualClock()
+    repository = backend.repository(max_staleness=20, clock=clock)
     repository.read_session("s")
-    began = time.monotonic()
     backend.repository().update_agent("s", session_agent(n=1))
-    number = 1
-    while time.monotonic() - began < 0.25:
+    for number in range(1, 26):
         repository.create_message("s", "a", session_message(str(number), number))
-        number += 1
+        clock.advance(1)
     repository.read_session("s")
     agent = repository.read_agent("s", "a")
     assert agent is not None
@@ -146,21 +175,15 @@ def test_an_own_write_doesnt_make_a_session_fresher(backend: Backend) -> None:
 def test_an_unchanged_session_is_opened_by_one_small_request(backend: Backend) -> None:
     """Opening again what nobody changed brings no message and no JSON."""
     stored(backend, *(f"message {number} " + "x" * 100 for number in range(200)))
-    repository = backend.repository()
-    repository.read_session("s")
     brought: list[Any] = []
-    batch = backend.plain.batch
 
-    class Listening:
-        def query(self, sql: str, params: Any = (), /) -> Any:
-            return backend.plain.query(sql, params)
+    def listen(_: Sequence[Statement], results: Sequence[Result]) -> None:
+        brought.extend(result["data"] for result in results)
 
-        def batch(self, statements: Any, /, *, transaction: bool = False) -> Any:
-            results = batch(statements, transaction=transaction)
-            brought.extend(result["data"] for result in results)
-            return results
-
-    repository._store.gateway.database = Listening()
+    database = InterceptingDatabase(backend.plain, after=listen)
+    repository = backend.repository(database)
+    repository.read_session("s")
+    brought.clear()
     repository.read_session("s")
     assert len(brought) == 4
     assert len(str(brought)) < 1_000
@@ -211,6 +234,7 @@ def test_a_cache_that_holds_nothing_is_no_obstacle(backend: Backend) -> None:
     assert repository.stats().cached_bytes == 0
 
 
+@pytest.mark.guarantee(number=16)
 def test_a_small_cache_evicts_and_stays_within_its_limit(backend: Backend) -> None:
     """Ten times what fits goes through a cache that never holds more than it may."""
     limit = 20_000

@@ -2,10 +2,11 @@
 
 import json
 
+import pytest
 from strands.agent.conversation_manager import NullConversationManager
 
-from tests.contract.backends import Backend
-from tests.contract.helpers import said, session, session_agent, session_message, stored
+from tests.support.backends import Backend
+from tests.support.conversation import said, session, session_agent, session_message, stored
 
 
 def fill(backend: Backend, number: int, agent_id: str = "a") -> None:
@@ -25,6 +26,7 @@ def fill(backend: Backend, number: int, agent_id: str = "a") -> None:
     )
 
 
+@pytest.mark.guarantee(number=16)
 def test_a_session_of_many_agents_is_read_whole(backend: Backend) -> None:
     """Of 120 agents each is read with its messages, though an open doesn't bring all of them."""
     repository = backend.repository()
@@ -61,6 +63,7 @@ def test_a_late_agent_of_many_is_restored(backend: Backend) -> None:
     assert len(backend.dump()["agents"]) == 61
 
 
+@pytest.mark.guarantee(number=16)
 def test_a_long_window_is_restored_whole(backend: Backend) -> None:
     """A window of 5,000 messages comes back in order, in the few requests that it takes."""
     backend.agent(conversation_manager=NullConversationManager())

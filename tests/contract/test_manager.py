@@ -16,8 +16,8 @@ from strands.types.exceptions import SessionException
 
 from strands_persql import PerSQLSessionManager
 from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
-from tests.contract.backends import FAST, Backend
-from tests.contract.helpers import (
+from tests.support.backends import FAST, Backend
+from tests.support.conversation import (
     assistant,
     count,
     ids_in_database,
@@ -71,6 +71,7 @@ def test_a_redaction_is_stored(backend: Backend, commit: str) -> None:
     )
 
 
+@pytest.mark.guarantee(number=8)
 @pytest.mark.parametrize("commit", TURNS)
 def test_a_redacted_text_is_kept_nowhere(backend: Backend, commit: str) -> None:
     """A guardrail's redaction leaves nothing of the text in any row, for Strands replaces it."""
@@ -244,6 +245,7 @@ def test_public_methods_work_when_called_directly(backend: Backend, commit: Any)
     assert state_in_database(backend) == {"n": 1}
 
 
+@pytest.mark.guarantee(number=1)
 def test_direct_calls_are_durable_when_they_return(backend: Backend) -> None:
     """With ``commit="message"`` each direct call's effect is there at once."""
     manager = backend.manager()

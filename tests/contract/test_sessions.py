@@ -4,8 +4,8 @@ import pytest
 from strands.types.exceptions import SessionException
 
 from strands_persql.errors import AlreadyExistsError, NotFoundError
-from tests.contract.backends import Backend
-from tests.contract.helpers import Team, session, session_agent, session_message, stored
+from tests.support.backends import Backend
+from tests.support.conversation import Team, session, session_agent, session_message, stored
 
 
 def test_a_created_session_is_read_as_it_was(backend: Backend) -> None:
@@ -23,6 +23,7 @@ def test_a_missing_session_is_none(backend: Backend) -> None:
     assert repository.read_session("s") is None
 
 
+@pytest.mark.guarantee(number=10)
 def test_a_missing_session_is_found_as_soon_as_it_is_there(backend: Backend) -> None:
     """That a session wasn't there is never remembered."""
     repository = backend.repository(max_staleness=1000)
@@ -31,6 +32,7 @@ def test_a_missing_session_is_found_as_soon_as_it_is_there(backend: Backend) -> 
     assert repository.read_session("s") is not None
 
 
+@pytest.mark.guarantee(number=11)
 def test_creating_a_session_twice_raises_and_resets_nothing(backend: Backend) -> None:
     """A second creation raises, in the same repository and in another, and changes no row."""
     repository = stored(backend, "hello", n=1)

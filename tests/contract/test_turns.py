@@ -6,8 +6,8 @@ import pytest
 from strands.agent.conversation_manager import NullConversationManager
 
 from strands_persql.testing import FaultyDatabase, Reply, ScriptedModel, ToolCall
-from tests.contract.backends import NEVER, Backend
-from tests.contract.helpers import (
+from tests.support.backends import NEVER, Backend
+from tests.support.conversation import (
     count,
     ids_in_database,
     in_database,
@@ -15,8 +15,11 @@ from tests.contract.helpers import (
     state_in_database,
     user,
 )
+from tests.support.faults import Switch
 
 
+@pytest.mark.guarantee(number=9)
+@pytest.mark.guarantee(number=12)
 def test_nothing_is_written_before_the_turn_ends(backend: Backend) -> None:
     """While the model is asked no row of the turn is stored, and afterwards all are, at once."""
     seen: list[list[str]] = []
@@ -35,6 +38,7 @@ def test_nothing_is_written_before_the_turn_ends(backend: Backend) -> None:
     assert state_in_database(backend) == {"n": 1}
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_turn_that_fails_half_way_is_stored(backend: Backend) -> None:
     """When the model raises, what was said until then is stored all the same."""
     agent = backend.agent(
@@ -59,27 +63,27 @@ def test_what_is_outside_a_turn_is_stored_at_once(backend: Backend) -> None:
     assert state_in_database(backend) == {"n": 1}
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_turn_that_could_not_be_stored_is_flushed_by_close(backend: Backend) -> None:
     """A turn whose write failed raises, is kept, and goes out with ``close``."""
-    faulty = FaultyDatabase(backend.database, lambda _: "lost_request" if failing else None)
-    failing = False
+    faulty = Switch(backend.database)
     manager = backend.manager(repository=backend.repository(faulty, retry=NEVER), commit="turn")
     agent = backend.agent(["hi"], manager=manager)
-    failing = True
+    faulty.down = "lost_request"
     with pytest.raises(Exception, match="nothing was written"):
         agent("hello")
     with pytest.raises(Exception, match="nothing was written"):
         manager.close()
-    failing = False
+    faulty.down = None
     manager.close()
     manager.close()
     assert in_database(backend) == ["hello", "hi"]
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_failed_turn_goes_out_before_the_next(backend: Backend) -> None:
     """After a lost request the next turn's write carries both turns, in order."""
-    faults = iter([None, None, "lost_request"])
-    faulty = FaultyDatabase(backend.database, lambda _: next(faults, None))  # type: ignore[arg-type]
+    faulty = FaultyDatabase(backend.database, [None, None, "lost_request"])
     backend.repository().setup()
     manager = backend.manager(repository=backend.repository(faulty, retry=NEVER), commit="turn")
     agent = backend.agent(["1", "2"], manager=manager)
@@ -90,6 +94,7 @@ def test_a_failed_turn_goes_out_before_the_next(backend: Backend) -> None:
     assert ids_in_database(backend) == [0, 1, 2, 3]
 
 
+@pytest.mark.guarantee(number=12)
 def test_a_long_turn_is_stored_in_parts(backend: Backend) -> None:
     """A turn of more messages than a transaction takes is stored whole, in order."""
     replies: list[Reply] = [*[ToolCall("count")] * 60, "done"]

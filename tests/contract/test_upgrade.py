@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.backends import Backend
-from tests.contract.helpers import (
+from tests.support.backends import Backend
+from tests.support.conversation import (
     Team,
     in_database,
     listed,

@@ -140,7 +140,7 @@ class Engine:
         """End the process with SIGKILL, in the middle of whatever it does."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
+            self._process.wait(10.0)
             self._process = None
 
     def restart(self) -> "Engine":

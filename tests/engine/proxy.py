@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
+_IDLE = 60.0  # seconds after which a connection on which nothing comes is closed
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
 
 
@@ -161,6 +162,7 @@ class FaultProxy:
         """Listen, on a free port."""
         self._ended.clear()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener.settimeout(1.0)
         self._spawn(self._accept, self._listener)
         return self
 
@@ -218,8 +220,11 @@ class FaultProxy:
         while not self._ended.is_set():
             try:
                 connection, _ = listener.accept()
+            except TimeoutError:
+                continue
             except OSError:
                 return
+            connection.settimeout(_IDLE)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open.add(connection)
@@ -391,7 +396,7 @@ class _Upstream:
     """One kept connection to the engine, made again when the engine has closed it."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._connection = http.client.HTTPConnection(host, port, timeout=60.0)
+        self._connection = http.client.HTTPConnection(host, port, timeout=_IDLE)
 
     def send(
         self, method: str, path: str, headers: dict[str, str], body: bytes

@@ -1,5 +1,6 @@
 """Checked by mypy, never run: what the public interface is to a type checker."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from strands import Agent
@@ -17,16 +18,39 @@ from strands_persql import (
     PerSQLSessionRepository,
     RestClient,
     RestDatabase,
+    Result,
     RetryPolicy,
     SessionCache,
+    Statement,
     Stats,
+    Value,
 )
-from strands_persql.databases.protocol import Result
-from strands_persql.testing import CountingDatabase, FaultyDatabase, Redact, ScriptedModel, ToolCall
+from strands_persql.testing import (
+    CountingDatabase,
+    FaultyDatabase,
+    InterceptingDatabase,
+    ManualClock,
+    Redact,
+    ScriptedModel,
+    ToolCall,
+    conformance,
+)
 
 
 class MyManager(PerSQLSessionManager):
     """A user's own."""
+
+
+class MyDatabase:
+    """A user's own, with the two methods that are asked for."""
+
+    def query(self, sql: str, params: Sequence[Value] = (), /) -> Result:
+        return {"data": []}
+
+    def batch(
+        self, statements: Sequence[Statement], /, *, transaction: bool = False
+    ) -> list[Result]:
+        return [self.query(one["sql"], one.get("params", ())) for one in statements]
 
 
 def databases(client: RestClient) -> None:
@@ -41,6 +65,12 @@ def databases(client: RestClient) -> None:
     faulty.query("SELECT 1")
     FaultyDatabase(local, ["no such fault"])  # type: ignore[list-item]
     counting.batch([{"params": []}])  # type: ignore[typeddict-item]
+    looking: Database = InterceptingDatabase(
+        MyDatabase(), before=print, after=lambda _, one: one[:1]
+    )
+    for check in conformance.CHECKS:
+        check(lambda: looking)
+        check(MyDatabase)
 
 
 def managers(database: Database, repository: PerSQLSessionRepository) -> None:
@@ -70,7 +100,10 @@ async def coroutines(database: Database) -> None:
 def repositories(database: Database) -> None:
     """The contract of Strands, and what is beside it."""
     repository = PerSQLSessionRepository(
-        database, cache=SessionCache(max_bytes=1), retry=RetryPolicy(budget=1.0)
+        database,
+        cache=SessionCache(max_bytes=1),
+        retry=RetryPolicy(budget=1.0, sleep=ManualClock().advance),
+        clock=ManualClock(),
     )
     contract: SessionRepository = repository
     assert_type(contract.read_session("s"), Session | None)
@@ -99,4 +132,5 @@ def doubles() -> None:
     """Scripts for tests."""
     ScriptedModel(["text", ToolCall("t", {"a": 1}), Redact("x"), ["both", ToolCall("t")]])
     ScriptedModel(lambda messages: f"{len(messages)} so far")
+    ScriptedModel([], delay=0.1, record_calls=False)
     ScriptedModel([3])  # type: ignore[list-item]

@@ -1,4 +1,4 @@
-"""Databases around databases: they count, lose, repeat and delay round trips."""
+"""Databases around databases: they count, lose, repeat, delay and watch round trips."""
 
 import contextlib
 import inspect
@@ -7,11 +7,17 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from strands_persql.databases.protocol import Database, Result, Statement, Value
 
-_Answer = TypeVar("_Answer")
+Before: TypeAlias = Callable[[Sequence[Statement]], object]
+"""What `InterceptingDatabase` calls with the statements that are about to be sent."""
+
+After: TypeAlias = Callable[[Sequence[Statement], Sequence[Result]], Sequence[Result] | None]
+"""What `InterceptingDatabase` calls with the statements and their results."""
+
+_Send: TypeAlias = Callable[[], Sequence[Result]]
 
 
 class _WrappedDatabase:
@@ -20,11 +26,14 @@ class _WrappedDatabase:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._lock = threading.Lock()
+        self._takes_key = {
+            name: _takes_key(getattr(database, name, None)) for name in ("query", "batch")
+        }
 
     @property
     def max_row_bytes(self) -> int | None:
-        """The wrapped database's limit on a row, in bytes, or None."""
-        limit: int | None = getattr(self._database, "max_row_bytes", None)
+        """The wrapped database's limit on a row, in bytes, or None; not there if it tells none."""
+        limit: int | None = self._database.max_row_bytes  # type: ignore[attr-defined]
         return limit
 
     def query(
@@ -41,11 +50,12 @@ class _WrappedDatabase:
             The wrapped database's result.
         """
         params = tuple(params)
-        options = _options(self._database.query, idempotency_key)
-        return self._pass_on(
+        options = self._options("query", idempotency_key)
+        (result,) = self._pass_on(
             [{"sql": sql, "params": params}],
-            lambda: self._database.query(sql, params, **options),
+            lambda: [self._database.query(sql, params, **options)],
         )
+        return result
 
     def batch(
         self,
@@ -68,7 +78,7 @@ class _WrappedDatabase:
         copies: list[Statement] = [
             {"sql": each["sql"], "params": tuple(each.get("params", ()))} for each in statements
         ]
-        options = _options(self._database.batch, idempotency_key)
+        options = self._options("batch", idempotency_key)
         return self._pass_on(
             copies,
             lambda: self._database.batch(copies, transaction=transaction, **options),
@@ -83,20 +93,22 @@ class _WrappedDatabase:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._database!r})"
 
-    def _pass_on(self, statements: list[Statement], send: Callable[[], _Answer]) -> _Answer:
+    def _options(self, method: str, idempotency_key: str | None) -> dict[str, Any]:
+        if idempotency_key is None or not self._takes_key[method]:
+            return {}
+        return {"idempotency_key": idempotency_key}
+
+    def _pass_on(self, statements: list[Statement], send: _Send) -> Sequence[Result]:
         raise NotImplementedError
 
 
-def _options(method: Callable[..., Any], idempotency_key: str | None) -> dict[str, Any]:
-    if idempotency_key is None:
-        return {}
+def _takes_key(method: Any) -> bool:
     try:
         parameters = inspect.signature(method).parameters
     except (TypeError, ValueError):
-        return {}
+        return False
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    taken = takes_any or "idempotency_key" in parameters
-    return {"idempotency_key": idempotency_key} if taken else {}
+    return takes_any or "idempotency_key" in parameters
 
 
 class CountingDatabase(_WrappedDatabase):
@@ -124,13 +136,46 @@ class CountingDatabase(_WrappedDatabase):
             self.round_trips = 0
             self.log = []
 
-    def _pass_on(self, statements: list[Statement], send: Callable[[], _Answer]) -> _Answer:
+    def _pass_on(self, statements: list[Statement], send: _Send) -> Sequence[Result]:
         with self._lock:
             self.round_trips += 1
             self.log.append(statements)
         if self.latency:
             time.sleep(self.latency)
         return send()
+
+
+class InterceptingDatabase(_WrappedDatabase):
+    """A database that calls functions of yours before and after each round trip.
+
+    With them a test looks at what is sent and answered, lets somebody else come in between, makes
+    a round trip wait, or makes it fail as no `Fault` does.
+
+    Args:
+        database: What it goes around.
+        before: Called with the statements. What it raises is raised, and nothing is sent.
+        after: Called with the statements and their results, which have been applied then. What
+            it raises is raised in place of the answer, and what it returns, unless it is None,
+            is the answer.
+
+    Attributes:
+        before: As given, or None; may be changed at any time.
+        after: As given, or None; may be changed at any time.
+    """
+
+    def __init__(
+        self, database: Database, *, before: Before | None = None, after: After | None = None
+    ) -> None:
+        super().__init__(database)
+        self.before = before
+        self.after = after
+
+    def _pass_on(self, statements: list[Statement], send: _Send) -> Sequence[Result]:
+        if self.before is not None:
+            self.before(statements)
+        answer = send()
+        changed = None if self.after is None else self.after(statements, answer)
+        return answer if changed is None else changed
 
 
 Fault: TypeAlias = Literal[
@@ -183,7 +228,7 @@ class FaultyDatabase(_WrappedDatabase):
             late, self._late = self._late, []
         _deliver(late)
 
-    def _pass_on(self, statements: list[Statement], send: Callable[[], _Answer]) -> _Answer:
+    def _pass_on(self, statements: list[Statement], send: _Send) -> Sequence[Result]:
         with self._lock:
             call = next(self._calls)
             fault = self._next_fault(call)

@@ -54,19 +54,26 @@ class ScriptedModel(Model):
         replies: The answers in their order, or a function that gets the messages and gives the
             answer to them.
         delay: How long, in seconds, each answer takes.
+        record_calls: Whether to keep what each call was given, which grows with each turn.
 
     Attributes:
         calls: The messages that each call was given, as they were then.
     """
 
     def __init__(
-        self, replies: Iterable[Reply] | Callable[[Messages], Reply], *, delay: float = 0.0
+        self,
+        replies: Iterable[Reply] | Callable[[Messages], Reply],
+        *,
+        delay: float = 0.0,
+        record_calls: bool = True,
     ) -> None:
         if isinstance(replies, (str, Mapping)):
             raise TypeError("replies is a list of answers, or a function: put one answer in a list")
         self.calls: list[Messages] = []
         self._replies = replies if callable(replies) else iter(replies)
         self._delay = delay
+        self._record_calls = record_calls
+        self._answered = 0
         self._config: dict[str, Any] = {"model_id": "scripted"}
         self._lock = threading.Lock()
 
@@ -126,16 +133,19 @@ class ScriptedModel(Model):
 
     def _next_reply(self, messages: Messages) -> Reply:
         with self._lock:
-            self.calls.append(copy.deepcopy(messages))
+            if self._record_calls:
+                self.calls.append(copy.deepcopy(messages))
             if callable(self._replies):
                 return self._replies(messages)
             try:
-                return next(self._replies)
+                reply = next(self._replies)
             except StopIteration:
                 raise RuntimeError(
-                    f"the script ended after {len(self.calls) - 1} answers and the agent asks for"
+                    f"the script ended after {self._answered} answers and the agent asks for"
                     " another: give ScriptedModel more replies"
                 ) from None
+            self._answered += 1
+            return reply
 
 
 def _events(reply: str | ToolCall | Redact | Sequence[str | ToolCall]) -> Iterable[StreamEvent]:

@@ -4,122 +4,114 @@ from collections.abc import Iterator
 
 import pytest
 
-from strands_persql import PerSQLSessionManager, PerSQLSessionRepository, RestClient
+from strands_persql import PerSQLSessionManager
 from strands_persql.errors import AccessDeniedError, SchemaError
-from strands_persql.testing import CountingDatabase
-from tests.contract import backends
-from tests.contract.backends import FAST, Backend
-from tests.contract.helpers import said, session, session_agent
 from tests.engine.engine import Engine
+from tests.support import backends
+from tests.support.backends import Address, Backend
+from tests.support.conversation import said, session, session_agent
 
 
 @pytest.fixture
 def hosted(engine: Engine, database_name: str) -> Iterator[Backend]:
     """The hosted database, as its administrator has it."""
-    with backends.http(engine, database_name) as backend:
+    with backends.opened("http", engine=engine, name=database_name) as backend:
         yield backend
 
 
-class Access:
-    """A repository behind a token of another role."""
-
-    def __init__(self, engine: Engine, name: str, role: str) -> None:
-        self.client = RestClient(engine.token(role=role), base_url=engine.base_url)
-        self.database = CountingDatabase(self.client.database(name))
-        self.repository = PerSQLSessionRepository(self.database, retry=FAST)
+@pytest.fixture
+def readwrite(engine: Engine, database_name: str) -> Iterator[Backend]:
+    """The same, behind a token that may write rows but make no tables."""
+    with backends.opened("http", engine=engine, name=database_name, role="readwrite") as backend:
+        yield backend
 
 
 @pytest.fixture
-def readwrite(engine: Engine, database_name: str) -> Iterator[Access]:
-    """A token that may write rows but make no tables."""
-    access = Access(engine, database_name, "readwrite")
-    yield access
-    access.client.close()
-
-
-@pytest.fixture
-def readonly(engine: Engine, database_name: str) -> Iterator[Access]:
-    """A token that may only read."""
-    access = Access(engine, database_name, "readonly")
-    yield access
-    access.client.close()
+def readonly(engine: Engine, database_name: str) -> Iterator[Backend]:
+    """The same, behind a token that may only read."""
+    with backends.opened("http", engine=engine, name=database_name, role="readonly") as backend:
+        yield backend
 
 
 def test_without_the_right_to_make_tables_an_error_has_the_sql(
-    hosted: Backend, readwrite: Access
+    hosted: Backend, readwrite: Backend
 ) -> None:
     """A token that may not make tables gets statements, and somebody else may run them."""
+    repository = readwrite.repository()
     with pytest.raises(SchemaError, match=r"\.setup\(\)") as caught:
-        readwrite.repository.read_session("s")
+        repository.read_session("s")
     for sql in caught.value.sql.split(";\n"):
         hosted.raw(sql.rstrip(";"))
-    agent = hosted.agent(["hi"], manager=hosted.manager(repository=readwrite.repository))
+    agent = readwrite.agent(["hi"], manager=readwrite.manager(repository=repository))
     agent("hello")
     assert said(hosted.agent().messages) == ["hello", "hi"]
 
 
 def test_after_setup_by_an_administrator_a_lesser_token_writes(
-    hosted: Backend, readwrite: Access
+    hosted: Backend, readwrite: Backend
 ) -> None:
     """``setup`` by whom may do it is all that a token without the right needs."""
     hosted.repository().setup()
-    readwrite.repository.create_session(session())
-    readwrite.repository.create_agent("s", session_agent(n=1))
+    repository = readwrite.repository()
+    repository.create_session(session())
+    repository.create_agent("s", session_agent(n=1))
     agent = hosted.repository().read_agent("s", "a")
     assert agent is not None
     assert agent.state == {"n": 1}
 
 
-def test_setup_without_the_right_says_what_to_do(readwrite: Access) -> None:
+def test_setup_without_the_right_says_what_to_do(readwrite: Backend) -> None:
     """A call of ``setup`` that may not make the tables that are missing raises with the SQL."""
     with pytest.raises(SchemaError) as caught:
-        readwrite.repository.setup()
+        readwrite.repository().setup()
     assert "CREATE TABLE" in caught.value.sql
 
 
-def test_setup_that_finds_nothing_to_do_needs_no_right(hosted: Backend, readwrite: Access) -> None:
+def test_setup_that_finds_nothing_to_do_needs_no_right(hosted: Backend, readwrite: Backend) -> None:
     """Where the tables are as they should be, anyone may call ``setup``."""
     hosted.repository().setup()
-    readwrite.repository.setup()
+    readwrite.repository().setup()
 
 
 def test_an_old_table_without_the_right_to_upgrade_has_the_sql(
-    hosted: Backend, readwrite: Access
+    hosted: Backend, readwrite: Backend
 ) -> None:
     """Tables of 0.1 and a token that may not alter them: the error has the statements to run."""
     columns = "session_id TEXT, agent_id TEXT, message_id INTEGER, data TEXT, created_at TEXT"
     for table in ("sessions", "agents", "messages"):
         hosted.raw(f"CREATE TABLE strands_{table} ({columns})")
+    repository = readwrite.repository()
     with pytest.raises(SchemaError) as caught:
-        readwrite.repository.read_session("s")
+        repository.read_session("s")
     for sql in caught.value.sql.split(";\n"):
         hosted.raw(sql.rstrip(";"))
-    assert readwrite.repository.read_session("s") is None
+    assert repository.read_session("s") is None
 
 
-def test_a_token_that_may_read_can_open(hosted: Backend, readonly: Access) -> None:
+def test_a_token_that_may_read_can_open(hosted: Backend, readonly: Backend) -> None:
     """A read-only token opens, reads and restores, and its writes are refused at once."""
     hosted.agent(["hi"])("hello")
-    assert readonly.repository.read_session("s") is not None
-    agent = hosted.agent(manager=hosted.manager(repository=readonly.repository))
+    repository = readonly.repository()
+    assert repository.read_session("s") is not None
+    agent = readonly.agent(manager=readonly.manager(repository=repository))
     assert said(agent.messages) == ["hello", "hi"]
     readonly.database.reset()
     with pytest.raises(AccessDeniedError):
-        readonly.repository.update_agent("s", session_agent(n=1))
+        repository.update_agent("s", session_agent(n=1))
     assert readonly.database.round_trips == 1
 
 
-def test_a_token_that_may_read_and_no_tables(readonly: Access) -> None:
+def test_a_token_that_may_read_and_no_tables(readonly: Backend) -> None:
     """Without tables a read-only token gets the error with the SQL."""
     with pytest.raises(SchemaError):
-        readonly.repository.read_session("s")
+        readonly.repository().read_session("s")
 
 
 def test_a_refused_token_is_not_repeated_in_its_error(engine: Engine, database_name: str) -> None:
     """A token of another namespace is an access error, and no error or repr shows it."""
     token = engine.token(namespace="other")
-    with RestClient(token, base_url=engine.base_url) as client:
-        repository = PerSQLSessionRepository(client.database(database_name), retry=FAST)
+    with Address(engine.base_url, database_name, token).open() as database:
+        repository = Backend(database).repository()
         with pytest.raises(AccessDeniedError) as caught:
             repository.read_session("s")
         shown = [

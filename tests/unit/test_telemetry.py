@@ -2,15 +2,18 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
+from opentelemetry import metrics, trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
 from strands_persql import (
@@ -18,73 +21,96 @@ from strands_persql import (
     PerSQLSessionManager,
     PerSQLSessionRepository,
     RestClient,
+    Result,
     RetryPolicy,
     SessionCache,
+    Statement,
     Stats,
 )
 from strands_persql.errors import PerSQLError
-from strands_persql.gateway import telemetry
-from strands_persql.testing import FaultyDatabase, ToolCall
-from tests.contract import backends
-from tests.contract.backends import FAST, NEVER, Backend
-from tests.contract.helpers import count, session, session_agent, session_message, stored
+from strands_persql.testing import FaultyDatabase, InterceptingDatabase, ToolCall
 from tests.engine.engine import Engine
+from tests.support.backends import FAST, NEVER, Backend
+from tests.support.conversation import count, session, session_agent, session_message, stored
+
+pytestmark = pytest.mark.backends("memory")
 
 
-@pytest.fixture
-def backend() -> Iterator[Backend]:
-    """A database in memory."""
-    with backends.memory() as opened:
-        opened.repository().setup()
-        yield opened
+@pytest.fixture(autouse=True)
+def _tables(request: pytest.FixtureRequest) -> None:
+    if "backend" in request.fixturenames:
+        request.getfixturevalue("backend").repository().setup()
 
 
-class Heard:
-    """What an application that listens is told."""
+class Switchable(Sampler):
+    """Records spans while it is on; a process can't take its provider of them back."""
 
     def __init__(self) -> None:
-        self._exporter = InMemorySpanExporter()
-        self._reader = InMemoryMetricReader()
-        self.tracers = TracerProvider()
-        self.tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
-        self.meters = MeterProvider([self._reader])
+        self.on = False
+
+    def should_sample(self, *args: Any, **kwargs: Any) -> SamplingResult:
+        return (ALWAYS_ON if self.on else ALWAYS_OFF).should_sample(*args, **kwargs)
+
+    def get_description(self) -> str:
+        return "Switchable"
+
+
+class Listener:
+    """An application that has configured OpenTelemetry for its process, as it is done once."""
+
+    def __init__(self) -> None:
+        self._exporter, self._reader = InMemorySpanExporter(), InMemoryMetricReader()
+        self.sampler = Switchable()
+        tracers = TracerProvider(sampler=self.sampler)
+        tracers.add_span_processor(SimpleSpanProcessor(self._exporter))
+        trace.set_tracer_provider(tracers)
+        metrics.set_meter_provider(MeterProvider([self._reader]))
+        self._before: Counter[str] = Counter()
 
     def reset(self) -> None:
-        """Forget the spans."""
+        """Forget what was heard."""
         self._exporter.clear()
+        self._before = self._totals()
 
     @property
     def spans(self) -> list[ReadableSpan]:
-        """The spans that have ended."""
-        return list(self._exporter.get_finished_spans())
+        """The spans that have ended, but for those of Strands itself."""
+        return [
+            span
+            for span in self._exporter.get_finished_spans()
+            if span.instrumentation_scope is not None
+            and span.instrumentation_scope.name in ("strands_persql", "somebody")
+        ]
 
-    def counts(self) -> dict[str, float]:
-        """Give the counters."""
+    def counts(self) -> Counter[str]:
+        """Give what the counters have counted."""
+        return self._totals() - self._before
+
+    def _totals(self) -> Counter[str]:
         data = self._reader.get_metrics_data()
-        return {
-            metric.name.removeprefix("strands_persql."): sum(
-                point.value for point in metric.data.data_points if hasattr(point, "value")
-            )
-            for resource in ([] if data is None else data.resource_metrics)
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
+        totals: Counter[str] = Counter()
+        for resource in [] if data is None else data.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    name = metric.name.removeprefix("strands_persql.")
+                    points = metric.data.data_points
+                    totals[name] = sum(getattr(point, "value", 0) for point in points)
+        return totals
+
+
+@pytest.fixture(scope="session")
+def listener() -> Listener:
+    """The one listener of a test run."""
+    return Listener()
 
 
 @pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
-    """Listen to the library for one test; an application does this once, for good."""
-    listener = Heard()
-    meter = listener.meters.get_meter("strands_persql")
-    monkeypatch.setattr(telemetry, "_tracer", listener.tracers.get_tracer("strands_persql"))
-    monkeypatch.setattr(
-        telemetry,
-        "_counters",
-        {name: meter.create_counter(f"strands_persql.{name}") for name in telemetry._counters},
-    )
+def heard(listener: Listener, _tables: None) -> Iterator[Listener]:
+    """What the library tells during one test."""
+    listener.sampler.on = True
+    listener.reset()
     yield listener
-    listener.tracers.shutdown()
-    listener.meters.shutdown()
+    listener.sampler.on = False
 
 
 def attributes(span: ReadableSpan) -> Mapping[str, Any]:
@@ -95,7 +121,7 @@ def attributes(span: ReadableSpan) -> Mapping[str, Any]:
 # -- spans -----------------------------------------------------------------------------------------
 
 
-def test_each_round_trip_is_a_span(backend: Backend, heard: Heard) -> None:
+def test_each_round_trip_is_a_span(backend: Backend, heard: Listener) -> None:
     """A tool turn has as many spans as requests, each with session, agent and batch size."""
     agent = backend.agent([ToolCall("count"), "one"], tools=[count])
     backend.database.reset()
@@ -110,20 +136,11 @@ def test_each_round_trip_is_a_span(backend: Backend, heard: Heard) -> None:
         assert span.status.status_code is not StatusCode.ERROR
 
 
-def test_a_clients_own_spans_lie_within_ours(backend: Backend, heard: Heard) -> None:
+def test_a_clients_own_spans_lie_within_ours(backend: Backend, heard: Listener) -> None:
     """While a request is under way its span is the current one, in the database's thread too."""
-    tracer = heard.tracers.get_tracer("somebody")
-    batch = backend.plain.batch
-
-    class Traced:
-        def query(self, sql: str, params: Any = (), /) -> Any:
-            return backend.plain.query(sql, params)
-
-        def batch(self, statements: Any, /, *, transaction: bool = False) -> Any:
-            with tracer.start_as_current_span("inner"):
-                return batch(statements, transaction=transaction)
-
-    manager = backend.manager(repository=backend.repository(Traced()))
+    tracer = trace.get_tracer("somebody")
+    traced = InterceptingDatabase(backend.plain, before=lambda _: tracer.start_span("inner").end())
+    manager = backend.manager(repository=backend.repository(traced))
     agent = backend.agent(["hi"], manager=manager)
     heard.reset()
     with tracer.start_as_current_span("the application's"):
@@ -137,11 +154,11 @@ def test_a_clients_own_spans_lie_within_ours(backend: Backend, heard: Heard) -> 
         assert ours.name == "strands_persql.round_trip"
         assert span.context is not None
         assert ours.context is not None
-        assert len({one.context.trace_id for one in heard.spans if one.context}) == 1
+    assert len({one.context.trace_id for one in heard.spans if one.context}) == 1
 
 
 @pytest.mark.parametrize("fault", ["lost_request", "lost_answer", "locked"])
-def test_a_failure_is_recorded_by_its_class(backend: Backend, heard: Heard, fault: Any) -> None:
+def test_a_failure_is_recorded_by_its_class(backend: Backend, heard: Listener, fault: Any) -> None:
     """A failed round trip's span is an error with its class, and without the error's text."""
     repository = backend.repository(FaultyDatabase(backend.database, [fault]), retry=NEVER)
     with pytest.raises(PerSQLError):
@@ -159,7 +176,7 @@ def test_a_failure_is_recorded_by_its_class(backend: Backend, heard: Heard, faul
     assert "database" not in str({**attributes(span), "db.system.name": ""})
 
 
-def test_nothing_that_is_stored_is_told(backend: Backend, heard: Heard) -> None:
+def test_nothing_that_is_stored_is_told(backend: Backend, heard: Listener) -> None:
     """No span, failed or not, has text of messages, state or SQL."""
     faulty = FaultyDatabase(backend.database, lambda n: "lost_answer" if n % 3 == 2 else None)
     manager = backend.manager(repository=backend.repository(faulty))
@@ -172,7 +189,7 @@ def test_nothing_that_is_stored_is_told(backend: Backend, heard: Heard) -> None:
     assert "INSERT" not in told
 
 
-def test_each_try_is_a_span(backend: Backend, heard: Heard) -> None:
+def test_each_try_is_a_span(backend: Backend, heard: Listener) -> None:
     """Requests that are repeated have a span each, the failed ones and the one that went well."""
     faulty = FaultyDatabase(backend.database, ["lost_answer", "lost_request"])
     backend.repository(faulty, retry=FAST).create_session(session())
@@ -181,7 +198,7 @@ def test_each_try_is_a_span(backend: Backend, heard: Heard) -> None:
 
 
 def test_a_span_tells_what_its_request_cost(
-    engine: Engine, database_name: str, heard: Heard
+    engine: Engine, database_name: str, heard: Listener
 ) -> None:
     """Rows read and written and the price are on the span, where the service tells them."""
     with RestClient(engine.token(), base_url=engine.base_url) as client:
@@ -217,8 +234,9 @@ def busy(backend: Backend) -> PerSQLSessionRepository:
     return repository
 
 
-def test_counters_agree_with_the_stats(backend: Backend, heard: Heard) -> None:
+def test_counters_agree_with_the_stats(backend: Backend, heard: Listener) -> None:
     """The counters that OpenTelemetry is given are those of ``repository.stats()``."""
+    backend.database.reset()
     stats = busy(backend).stats()
     told = heard.counts()
     assert told["retries"] == stats.retries == 1
@@ -226,11 +244,7 @@ def test_counters_agree_with_the_stats(backend: Backend, heard: Heard) -> None:
     assert told["evictions"] == stats.evictions > 0
     assert told["hits"] >= stats.hits > 0
     assert told["misses"] >= stats.misses > 0
-    assert told["round_trips"] == backend.database.round_trips + stats.retries - SETUP_TRIPS
-
-
-SETUP_TRIPS = 2
-"""The fixture's own, before anybody listened."""
+    assert told["round_trips"] == backend.database.round_trips + stats.retries
 
 
 def test_what_is_counted_is_what_was_done(backend: Backend) -> None:
@@ -274,17 +288,13 @@ def test_rows_and_cost_are_those_of_the_service(engine: Engine, database_name: s
     """What the service says of rows and price is added up, read for read and write for write."""
     with RestClient(engine.token(), base_url=engine.base_url) as client:
         database = client.database(database_name)
-        results: list[Any] = []
-        batch = database.batch
+        results: list[Result] = []
 
-        def listening(statements: Any, **options: Any) -> Any:
-            answer = batch(statements, **options)
+        def listen(_: Sequence[Statement], answer: Sequence[Result]) -> None:
             results.extend(answer)
-            return answer
 
         PerSQLSessionRepository(database).setup()
-        database.batch = listening  # type: ignore[method-assign]
-        repository = PerSQLSessionRepository(database)
+        repository = PerSQLSessionRepository(InterceptingDatabase(database, after=listen))
         manager = PerSQLSessionManager("s", repository=repository)
         Backend(database).agent(["hi"], manager=manager)("hello")
     stats = repository.stats()

@@ -98,6 +98,7 @@ def test_batch_returns_one_result_a_statement(table: RestDatabase) -> None:
     assert second["meta"] == {}
 
 
+@pytest.mark.guarantee(number=9)
 def test_transaction_is_all_or_nothing(table: RestDatabase) -> None:
     """A transactional batch with a failing statement leaves nothing, and says so."""
     error = failure(

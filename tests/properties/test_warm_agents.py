@@ -1,10 +1,11 @@
-"""Two managers with real agents on one session, whose requests go wrong."""
+"""A state machine: two real agents that stay warm on one session, whose requests go wrong."""
 
 import contextlib
 import json
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from strands import Agent
 from strands.agent.conversation_manager import NullConversationManager
@@ -17,17 +18,11 @@ from strands_persql import (
     RetryPolicy,
 )
 from strands_persql.errors import PerSQLError
-from strands_persql.testing import Fault, FaultyDatabase, ScriptedModel
-
-writers = st.integers(0, 1)
-faults = st.sampled_from(
-    [None, None, "lost_request", "lost_answer", "duplicate", "delayed_duplicate", "locked"]
-)
-
-
-def texts(messages: list[Message]) -> list[str]:
-    """Tell what messages say."""
-    return [message["content"][0]["text"] for message in messages]
+from strands_persql.testing import Fault, ScriptedModel
+from tests.support import machines
+from tests.support.conversation import said
+from tests.support.faults import Switch
+from tests.support.machines import faults, writers
 
 
 class WarmAgents(RuleBasedStateMachine):
@@ -36,17 +31,12 @@ class WarmAgents(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.database = LocalDatabase()
-        self.next_fault: Fault | None = None
-        self.faulty = FaultyDatabase(self.database, self._fault, duplicate_after=2)
+        self.faulty = Switch(self.database, duplicate_after=2)
         self.managers: list[PerSQLSessionManager] = []
         self.agents: list[Agent] = []
         self.said: list[list[str]] = [[], []]
         self.turns: list[list[str]] = []
         self.number = 0
-
-    def _fault(self, _: int) -> Fault | None:
-        fault, self.next_fault = self.next_fault, None
-        return fault
 
     def _open(self) -> tuple[PerSQLSessionManager, Agent]:
         retry = RetryPolicy(budget=0.0, sleep=lambda _: None)
@@ -75,10 +65,10 @@ class WarmAgents(RuleBasedStateMachine):
         message: Message = {"role": role, "content": [{"text": f"{writer}:{self.number}"}]}
         agent.messages.append(message)
         self.said[writer].append(f"{writer}:{self.number}")
-        self.next_fault = fault
+        self.faulty.next = [fault]
         with contextlib.suppress(PerSQLError):
             manager.append_message(message, agent)
-        self.next_fault = None
+        self.faulty.next = []
 
     @rule(writer=writers, faults=st.tuples(faults, faults))
     def turn(self, writer: int, faults: tuple[Fault | None, Fault | None]) -> None:
@@ -100,22 +90,22 @@ class WarmAgents(RuleBasedStateMachine):
         """State that only one writer changes."""
         self.number += 1
         self.agents[writer].state.set(f"w{writer}", self.number)
-        self.next_fault = fault
+        self.faulty.next = [fault]
         with contextlib.suppress(PerSQLError):
             self.managers[writer].sync_agent(self.agents[writer])
-        self.next_fault = None
+        self.faulty.next = []
 
     @rule(writer=writers)
     def restart(self, writer: int) -> None:
         """A writer stores what it holds and is opened anew, with the whole history."""
         self._flush(writer)
         manager, agent = self._open()
-        assert texts(agent.messages) == self._stored()
+        assert said(agent.messages) == self._stored()
         assert agent.state.get(f"w{writer}") == self.agents[writer].state.get(f"w{writer}")
         self.managers[writer], self.agents[writer] = manager, agent
 
     def _flush(self, writer: int) -> None:
-        self.next_fault = None
+        self.faulty.next = []
         self.managers[writer].close()
 
     @rule()
@@ -125,13 +115,13 @@ class WarmAgents(RuleBasedStateMachine):
 
     def _stored(self) -> list[str]:
         rows = self.database.query("SELECT data FROM strands_messages ORDER BY message_id")["data"]
-        return [json.loads(row["data"])["message"]["content"][0]["text"] for row in rows]
+        return said(json.loads(row["data"])["message"] for row in rows)
 
     @invariant()
     def nothing_is_doubled(self) -> None:
         """No message stands twice in the database or in an agent's memory."""
         for agent in self.agents:
-            heard = texts(agent.messages)
+            heard = said(agent.messages)
             assert len(heard) == len(set(heard))
         if self.agents:
             stored = self._stored()
@@ -149,4 +139,15 @@ class WarmAgents(RuleBasedStateMachine):
             stored = self._stored()
             for writer in (0, 1):
                 assert [one for one in stored if one.startswith(f"{writer}:")] == self.said[writer]
+            for question, answer in self.turns:
+                assert stored.index(answer) == stored.index(question) + 1
         self.database.close()
+
+
+@machines.limited
+@pytest.mark.guarantee(number=2)
+@pytest.mark.guarantee(number=3)
+@pytest.mark.guarantee(number=14)
+def test_warm_agents_lose_and_double_nothing() -> None:
+    """No sequence of turns and faults loses or doubles a message, or takes a turn apart."""
+    machines.run(WarmAgents)

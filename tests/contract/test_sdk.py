@@ -8,7 +8,7 @@ from strands import Agent
 from strands_persql import PerSQLSessionManager, PerSQLSessionRepository
 from strands_persql.errors import AlreadyExistsError, NotFoundError
 from strands_persql.testing import Reply, ScriptedModel, ToolCall
-from tests.contract.helpers import (
+from tests.support.conversation import (
     Team,
     count,
     plain,

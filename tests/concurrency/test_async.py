@@ -1,24 +1,28 @@
 """Coroutines: the event loop goes on, cancellation tears nothing, and a moment is one."""
 
 import asyncio
-import itertools
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 from strands import ToolContext, tool
 from strands.agent.conversation_manager import NullConversationManager
+from strands.hooks import MessageAddedEvent
 
-from strands_persql import PerSQLSessionManager
+from strands_persql import PerSQLSessionManager, Result, Statement
 from strands_persql.errors import ConflictError, UnavailableError
-from strands_persql.runtime.threads import MAX_THREADS, Queue
-from strands_persql.testing import CountingDatabase, Fault, FaultyDatabase, Reply, ToolCall
-from tests.contract import backends
-from tests.contract.backends import NEVER, Backend
-from tests.contract.helpers import (
+from strands_persql.testing import (
+    CountingDatabase,
+    Fault,
+    FaultyDatabase,
+    InterceptingDatabase,
+    Reply,
+    ToolCall,
+)
+from tests.support.backends import NEVER, Backend
+from tests.support.conversation import (
     count,
     ids_in_database,
     in_database,
@@ -26,30 +30,26 @@ from tests.contract.helpers import (
     state_in_database,
     user,
 )
+from tests.support.faults import Switch
+from tests.support.racing import Gate, until_async
+
+# A file, which other connections can look at.
+pytestmark = pytest.mark.backends("file")
 
 TURN: list[Reply] = [ToolCall("count"), "one"]
+MOST_THREADS = 32
+"""Threads of a process that wait for databases on behalf of coroutines, as the docs promise."""
 
 
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
-    """A database in a file, which other connections can look at."""
-    with backends.file(tmp_path) as opened:
-        opened.repository().setup()
-        yield opened
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that is about to happen."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.002)
+@pytest.fixture(autouse=True)
+def _tables(backend: Backend) -> None:
+    backend.repository().setup()
 
 
 async def cancelled(call: Awaitable[Any], when: Callable[[], bool]) -> None:
     """Cancel a call as soon as a condition holds, and see that it ended so."""
     task = asyncio.ensure_future(call)
-    await until(lambda: when() or task.done())
+    await until_async(lambda: when() or task.done())
     assert task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -65,14 +65,15 @@ def failure(error: BaseException | None) -> BaseException | None:
 # -- cancellation ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("commit", ["message", "turn"])
-@pytest.mark.parametrize("request_number", [1, 2, 3, 4])
+@pytest.mark.guarantee(number=13)
+@pytest.mark.parametrize(
+    ("commit", "request_number"),
+    [("message", 1), ("message", 2), ("message", 3), ("message", 4), ("turn", 1)],
+)
 def test_a_write_whose_caller_was_cancelled_is_finished(
     backend: Backend, commit: str, request_number: int
 ) -> None:
     """Whichever write a turn is cancelled in, it is stored once, and later ones behind it."""
-    if commit == "turn" and request_number > 1:
-        pytest.skip("a turn is one request")
     agent = backend.agent([*TURN, *TURN], manager=backend.manager(commit=commit), tools=[count])
     backend.database.latency = 0.05
     backend.database.reset()
@@ -92,6 +93,7 @@ def test_a_write_whose_caller_was_cancelled_is_finished(
     assert state_in_database(backend) == agent.state.get()
 
 
+@pytest.mark.guarantee(number=13)
 def test_the_next_write_awaits_a_cancelled_one(backend: Backend) -> None:
     """A write that comes while a cancelled one is under way starts when that has ended."""
     manager = backend.manager()
@@ -107,32 +109,33 @@ def test_the_next_write_awaits_a_cancelled_one(backend: Backend) -> None:
     assert in_database(backend) == ["first", "second"]
 
 
-def test_a_call_that_was_cancelled_in_the_queue_keeps_its_place() -> None:
+@pytest.mark.guarantee(number=13)
+def test_a_call_that_was_cancelled_in_the_queue_keeps_its_place(backend: Backend) -> None:
     """What was asked for is done in its order, whether anybody still waits for it or not."""
-    done: list[str] = []
-    first_may_end = threading.Event()
+    gate = Gate()
+    database = InterceptingDatabase(backend.plain)
+    agent = backend.agent(manager=backend.manager(repository=backend.repository(database)))
+    database.before = lambda _: gate.wait()
+
+    def append(text: str) -> asyncio.Future[Any]:
+        agent.messages.append(user(text))
+        event = MessageAddedEvent(agent, agent.messages[-1])
+        return asyncio.ensure_future(agent.hooks.invoke_callbacks_async(event))
 
     async def ask() -> None:
-        queue = Queue()
-
-        def first() -> None:
-            first_may_end.wait(30)
-            done.append("first")
-
-        waiting = asyncio.ensure_future(queue.run(first))
-        queued = asyncio.ensure_future(queue.run(lambda: done.append("second")))
-        await asyncio.sleep(0)
-        last = asyncio.ensure_future(queue.run(lambda: done.append("third")))
-        await asyncio.sleep(0)
+        first, queued, last = append("first"), append("second"), append("third")
+        await asyncio.to_thread(gate.reached)
         queued.cancel()
-        first_may_end.set()
-        await asyncio.gather(waiting, last)
+        await asyncio.sleep(0)
+        gate.open()
+        await asyncio.gather(first, last)
         assert queued.cancelled()
 
     asyncio.run(ask())
-    assert done == ["first", "second", "third"]
+    assert in_database(backend) == ["first", "second", "third"]
 
 
+@pytest.mark.guarantee(number=13)
 def test_a_cancelled_turn_beside_another_is_kept_whole(backend: Backend) -> None:
     """Of two agents of one name in one process, the one that is cancelled leaves no half write."""
     repository = backend.repository()
@@ -157,15 +160,15 @@ def test_a_cancelled_turn_beside_another_is_kept_whole(backend: Backend) -> None
 
 def test_a_cancelled_write_that_fails_goes_out_with_the_next(backend: Backend) -> None:
     """Nobody hears of a failure after the cancellation, so nothing may depend on hearing of it."""
-    faults: list[Fault] = []
-    faulty = FaultyDatabase(backend.database, lambda _: faults.pop() if faults else None)
-    manager = backend.manager(repository=backend.repository(faulty, retry=NEVER))
+    faulty = Switch(backend.plain)
+    slow = CountingDatabase(faulty)
+    manager = backend.manager(repository=backend.repository(slow, retry=NEVER))
     agent = backend.agent(["hi", "ho"], manager=manager)
-    slow = CountingDatabase(faulty, latency=0.1)
-    manager.session_repository.store.transport.database = slow
+    slow.latency = 0.1
+    slow.reset()
 
     async def converse() -> None:
-        faults.append("lost_answer")
+        faulty.next = ["lost_answer"]
         await cancelled(agent.invoke_async("first"), lambda: slow.round_trips == 1)
         await agent.invoke_async("second")
 
@@ -211,26 +214,24 @@ def test_many_agents_share_a_bounded_number_of_threads(backend: Backend) -> None
     """However many agents wait on one loop, the threads that ask the database stay bounded."""
     used: set[threading.Thread] = set()
 
-    class Noting(CountingDatabase):
-        def _pass_on(self, statements: Any, send: Any) -> Any:
-            used.add(threading.current_thread())
-            return super()._pass_on(statements, send)
+    def note(_: object) -> None:
+        used.add(threading.current_thread())
 
-    noting = Noting(backend.plain)
-    repository = backend.repository(noting)
-    number = 2 * MAX_THREADS
+    slow = CountingDatabase(InterceptingDatabase(backend.plain, before=note))
+    repository = backend.repository(slow)
+    number = 2 * MOST_THREADS
     agents = [
         backend.agent(TURN, manager=backend.manager(f"s{n}", repository=repository), tools=[count])
         for n in range(number)
     ]
     used.clear()
-    noting.latency = 0.02
+    slow.latency = 0.02
 
     async def converse() -> None:
         await asyncio.gather(*(agent.invoke_async("count") for agent in agents))
 
     asyncio.run(converse())
-    assert 1 < len(used) <= MAX_THREADS
+    assert 1 < len(used) <= MOST_THREADS
     for n in range(number):
         assert in_database(backend, f"s{n}") == ["count", "call count", "result 1", "one"]
 
@@ -259,8 +260,7 @@ def test_a_hooks_error_reaches_who_awaits_the_agent(
     backend: Backend, commit: str, streaming: bool
 ) -> None:
     """A write that fails within a turn raises from the agent's call, awaited or streamed."""
-    broken = False
-    faulty = FaultyDatabase(backend.database, lambda _: "lost_request" if broken else None)
+    faulty = Switch(backend.database)
     manager = backend.manager(repository=backend.repository(faulty, retry=NEVER), commit=commit)
     agent = backend.agent(["hi", "ho"], manager=manager)
 
@@ -271,20 +271,18 @@ def test_a_hooks_error_reaches_who_awaits_the_agent(
         else:
             await agent.invoke_async(text)
 
-    broken = True
+    faulty.down = "lost_request"
     with pytest.raises(Exception, match="nothing was written") as caught:
         asyncio.run(ask("first"))
     assert isinstance(failure(caught.value), UnavailableError)
-    broken = False
+    faulty.down = None
     asyncio.run(ask("second"))
     assert in_database(backend) == said(agent.messages)
 
 
 def test_a_closing_that_fails_raises_to_who_awaits_it(backend: Backend) -> None:
     """Leaving ``async with`` raises for what could not be stored, which is still held."""
-    broken = False
-    faulty = FaultyDatabase(backend.database, lambda _: "lost_request" if broken else None)
-
+    faulty = Switch(backend.database)
     manager = backend.manager(repository=backend.repository(faulty, retry=NEVER))
     agent = backend.agent(manager=manager)
 
@@ -292,10 +290,10 @@ def test_a_closing_that_fails_raises_to_who_awaits_it(backend: Backend) -> None:
         async with manager:
             agent.state.set("n", 1)
 
-    broken = True
+    faulty.down = "lost_request"
     with pytest.raises(UnavailableError):
         asyncio.run(work())
-    broken = False
+    faulty.down = None
     manager.close()
     assert state_in_database(backend) == {"n": 1}
 
@@ -314,15 +312,15 @@ def test_plain_and_awaited_calls_alternate(backend: Backend) -> None:
 
 
 class Watched(CountingDatabase):
-    """A database beside which another connection looks, before and after each round trip.
+    """A database beside which another connection looks after each round trip.
 
     Attributes:
         seen: The messages and the state that it saw, each time.
-        whole: Whether each round trip with a write was one transaction.
+        whole: Whether each round trip was one transaction.
     """
 
     def __init__(self, backend: Backend) -> None:
-        super().__init__(backend.plain)
+        super().__init__(InterceptingDatabase(backend.plain, after=self._look))
         self.seen: list[tuple[list[str], dict[str, Any]]] = []
         self.whole: list[bool] = []
         self._backend = backend
@@ -331,18 +329,26 @@ class Watched(CountingDatabase):
         self.whole.append(transaction)
         return super().batch(statements, transaction=transaction, **options)
 
-    def _pass_on(self, statements: Any, send: Any) -> Any:
-        answer = super()._pass_on(statements, send)
+    def _look(self, _: Sequence[Statement], __: Sequence[Result]) -> None:
         if self._backend.raw("SELECT 1 FROM strands_agents"):
             self.seen.append((in_database(self._backend), state_in_database(self._backend)))
-        return answer
 
-    def moments(self) -> list[list[str]]:
-        """Tell of each round trip which writes it had, by statement and table."""
+    def writes(self) -> list[tuple[int, int]]:
+        """Tell of each round trip how many messages and how many agents it may have written."""
         return [
-            [" ".join(each["sql"].split()[:4]) for each in batch if "SELECT" not in each["sql"][:9]]
+            (
+                sum(_begins(each, "INSERT INTO strands_messages") for each in batch),
+                sum(
+                    _begins(each, "UPDATE strands_agents") and "data =" in each["sql"]
+                    for each in batch
+                ),
+            )
             for batch in self.log
         ]
+
+
+def _begins(statement: Statement, words: str) -> bool:
+    return " ".join(statement["sql"].split()).startswith(words)
 
 
 def conversation(backend: Backend, database: Any, **options: Any) -> Any:
@@ -369,6 +375,7 @@ def test_a_message_and_its_state_are_seen_together(backend: Backend) -> None:
         assert state.get("n", 0) == sum(text.startswith("result") for text in texts)
 
 
+@pytest.mark.guarantee(number=9)
 def test_a_moments_writes_are_in_one_batch(backend: Backend) -> None:
     """No batch of a tool turn has state alone: it rides along with the message of its moment."""
     watched = Watched(backend)
@@ -376,9 +383,8 @@ def test_a_moments_writes_are_in_one_batch(backend: Backend) -> None:
     agent("count")
     watched.reset()
     agent("again")
-    inserts = [sum("INSERT INTO" in one for one in moment) for moment in watched.moments()]
-    updates = [moment.count("UPDATE strands_agents SET data") for moment in watched.moments()]
-    assert inserts == [1, 1, 1, 1]
+    inserts, updates = zip(*watched.writes(), strict=True)
+    assert inserts == (1, 1, 1, 1)
     assert updates[2] == 1
     assert sum(updates) <= 2
 
@@ -386,10 +392,9 @@ def test_a_moments_writes_are_in_one_batch(backend: Backend) -> None:
 @pytest.mark.parametrize("fault", ["lost_request", "lost_answer", "locked"])
 def test_a_lost_moment_is_lost_whole(backend: Backend, fault: Fault) -> None:
     """Where the request with a tool's result is lost, neither the result nor its state is there."""
-    calls = itertools.count()
-    faulty = FaultyDatabase(backend.database, lambda _: fault if next(calls) == 2 else None)
-    agent = conversation(backend, backend.database, retry=NEVER)
-    agent._session_manager.session_repository.store.transport.database = faulty
+    faulty = Switch(backend.database)
+    agent = conversation(backend, faulty, retry=NEVER)
+    faulty.next = [None, None, fault]
     with pytest.raises(Exception, match=r"nothing was written|was lost"):
         agent("count")
     if fault == "lost_answer":
@@ -400,6 +405,7 @@ def test_a_lost_moment_is_lost_whole(backend: Backend, fault: Fault) -> None:
         assert state_in_database(backend) == {}
 
 
+@pytest.mark.guarantee(number=9)
 @pytest.mark.parametrize("theirs", ["message", "state"])
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_a_losers_state_never_stands_without_its_message(
@@ -433,10 +439,9 @@ def test_a_losers_state_never_stands_without_its_message(
 
 def test_an_unknown_moment_is_settled_whole(backend: Backend) -> None:
     """After a lost answer the next turn finds message and state of the moment, and adds neither."""
-    faulty = FaultyDatabase(backend.database, lambda _: faults.pop(0) if faults else None)
-    faults: list[Fault | None] = []
+    faulty = Switch(backend.database)
     agent = conversation(backend, faulty, retry=NEVER)
-    faults += [None, None, "lost_answer"]
+    faulty.next = [None, None, "lost_answer"]
     with pytest.raises(Exception, match="was lost"):
         agent("count")
     agent("on")

@@ -1,4 +1,4 @@
-"""What the contract's tests say often."""
+"""What agents and their users say in tests, and what is stored of it."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from strands.types.content import Message
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 
 from strands_persql import PerSQLSessionRepository
-from tests.contract.backends import Backend
+from tests.support.backends import Backend
 
 
 @tool(context=True)

@@ -25,7 +25,9 @@ from strands_persql import (
 )
 from strands_persql.errors import NotFoundError, OutcomeUnknownError, PerSQLError, UnavailableError
 from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
-from tests.contract.helpers import (
+from tests.engine.engine import Engine
+from tests.engine.proxy import FaultProxy, Request
+from tests.support.conversation import (
     Team,
     assistant,
     count,
@@ -36,8 +38,6 @@ from tests.contract.helpers import (
     session_message,
     user,
 )
-from tests.engine.engine import Engine
-from tests.engine.proxy import FaultProxy, Request
 
 NEVER = RetryPolicy.never()
 

@@ -24,7 +24,7 @@ from strands_persql import (
     testing,
 )
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -34,6 +34,7 @@ _FENCE = re.compile(
 )
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 _CITATION = re.compile(r"(tests/[\w/]+\.py)::([\w:]+)")
+_MARK = re.compile(r"pytest\.mark\.guarantee\(number=(?P<number>\d+)\)")
 _each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -117,24 +118,55 @@ def test_every_page_is_linked_from_the_readme() -> None:
 
 def test_cited_tests_exist() -> None:
     """Each test that a page cites is there."""
-    for file, name in _CITATION.findall(everything()):
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        functions = {
-            node.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-        }
-        assert set(name.split("::")) <= functions, f"{file}::{name} is cited and isn't there"
+    assert set(_CITATION.findall(everything())) - {*every_test()} == set()
 
 
 def test_every_guarantee_has_a_test() -> None:
     """Each numbered guarantee cites at least one test, and their numbers have no gap."""
-    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    sections = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
-    guarantees = [section for section in sections if re.match(r"G\d+\. ", section)]
+    cited = guarantees()
 
-    assert [int(one[1 : one.index(".")]) for one in guarantees] == [*range(1, 1 + len(guarantees))]
-    assert [one.splitlines()[0] for one in guarantees if not _CITATION.search(one)] == []
+    assert [*cited] == [*range(1, 1 + len(cited))]
+    assert [number for number, holding in cited.items() if not holding] == []
+
+
+def test_guarantees_and_tests_cite_each_other() -> None:
+    """The tests that hold a guarantee are marked with its number, and named on its page."""
+    marked: dict[int, set[tuple[str, str]]] = {number: set() for number in guarantees()}
+    for test, definition in every_test().items():
+        for decorator in getattr(definition, "decorator_list", ()):
+            if found := _MARK.fullmatch(ast.unparse(decorator)):
+                marked[int(found["number"])].add(test)
+
+    assert marked == guarantees()
+
+
+@functools.cache
+def guarantees() -> dict[int, set[tuple[str, str]]]:
+    """Give the tests that each guarantee cites, by file and name."""
+    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    numbers = {section: re.match(r"G(\d+)\. ", section) for section in sections}
+    return {
+        int(number[1]): set(_CITATION.findall(section))
+        for section, number in numbers.items()
+        if number
+    }
+
+
+@functools.cache
+def every_test() -> dict[tuple[str, str], ast.AST]:
+    """Give all tests and their classes, by file and name."""
+    found: dict[tuple[str, str], ast.AST] = {}
+    for path in (ROOT / "tests").glob("*/test_*.py"):
+        file = path.relative_to(ROOT).as_posix()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found[file, node.name] = node
+            if isinstance(node, ast.ClassDef):
+                for each in node.body:
+                    if isinstance(each, ast.FunctionDef):
+                        found[file, f"{node.name}::{each.name}"] = each
+    return found
 
 
 def test_every_public_name_is_on_a_page() -> None:
@@ -195,9 +227,8 @@ def test_columns_are_as_described() -> None:
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/costs.md"])
 def test_the_table_of_round_trips_is_what_is_measured(
-    page: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The pages' table of round trips is what the program that measures them prints."""
     from tests.benchmarks import costs  # noqa: PLC0415 - a program, imported where it is run
@@ -205,7 +236,9 @@ def test_the_table_of_round_trips_is_what_is_measured(
     monkeypatch.setattr("sys.argv", ["costs"])
     costs.main()
 
-    assert capsys.readouterr().out in (ROOT / page).read_text(encoding="utf-8")
+    measured = capsys.readouterr().out
+    for page in (README, ROOT / "docs" / "costs.md"):
+        assert measured in page.read_text(encoding="utf-8")
 
 
 def test_make_targets_exist() -> None:

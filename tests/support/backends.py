@@ -1,10 +1,12 @@
-"""The databases that the contract is held to, and access behind the library's back."""
+"""The databases that tests run on, of every kind, and access to them behind the library's back."""
 
 import importlib
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +18,77 @@ from strands_persql import (
     PerSQLSessionManager,
     PerSQLSessionRepository,
     RestClient,
+    Result,
     RetryPolicy,
+    Statement,
+    Value,
 )
-from strands_persql.databases.protocol import Result, Statement, Value
 from strands_persql.testing import CountingDatabase, Reply, ScriptedModel
 from tests.engine.engine import Engine
 
 FAST = RetryPolicy(budget=2.0, first_wait=0.001, max_wait=0.01, conflict_attempts=20)
 NEVER = RetryPolicy.never()
 
+# The persql SDK itself is one more, wherever it is installed.
+KINDS = ("memory", "file", "sdk", "http", *(["persql"] if find_spec("persql") else []))
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a file or a hosted database is; other processes can be told it.
+
+    Attributes:
+        where: The file's path, or the address of the service.
+        name: The hosted database's name, or empty for a file.
+        token: What the service takes.
+    """
+
+    where: str
+    name: str = ""
+    token: str = field(default="", repr=False)
+
+    @contextmanager
+    def open(self, **options: Any) -> Iterator[Database]:
+        """Open a handle with connections of its own."""
+        if self.name:
+            with RestClient(self.token, base_url=self.where, **options) as client:
+                yield client.database(self.name)
+        else:
+            with LocalDatabase(self.where, **options) as local:
+                yield local
+
 
 class Backend:
     """One database, and what makes repositories, managers and agents on it.
 
     Attributes:
-        database: The database, counting its round trips.
+        plain: The database.
+        database: The same, counting its round trips.
         reopen: Gives another handle on the same data, or the same where there can be only one.
+        address: Where it is, if others can open it too.
     """
 
-    def __init__(self, database: Database, reopen: Callable[[], Database] | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        reopen: Callable[[], Database] | None = None,
+        address: Address | None = None,
+    ) -> None:
         self.plain = database
         self.database = CountingDatabase(database)
         self.reopen: Callable[[], Database] = reopen or (lambda: database)
+        self._address = address
+        self._opened = ExitStack()
+
+    @property
+    def address(self) -> Address:
+        """Where it is; only files and hosted databases have an address."""
+        assert self._address is not None
+        return self._address
+
+    def connect(self, **options: Any) -> Database:
+        """Open a handle with connections of its own, as another process would."""
+        return self._opened.enter_context(self.address.open(**options))
 
     def repository(
         self, database: Database | None = None, **options: Any
@@ -68,8 +119,8 @@ class Backend:
         **options: Any,
     ) -> Agent:
         """Make an agent that answers from a script, in a session of its own manager."""
+        options.setdefault("model", ScriptedModel(list(replies)))
         return Agent(
-            model=ScriptedModel(list(replies)),
             session_manager=manager if manager is not None else self.manager(),
             agent_id=agent_id,
             callback_handler=None,
@@ -86,6 +137,10 @@ class Backend:
             table: self.raw(f"SELECT * FROM strands_{table} ORDER BY 1, 2, 3")
             for table in ("sessions", "agents", "messages", "multi_agents")
         }
+
+    def close(self) -> None:
+        """Close what `connect` has opened."""
+        self._opened.close()
 
 
 class SdkError(Exception):
@@ -131,53 +186,54 @@ class SdkHandle:
 
 
 @contextmanager
-def memory() -> Iterator[Backend]:
-    """A database in memory, which has one handle only."""
-    with LocalDatabase() as database:
-        yield Backend(database)
+def opened(
+    kind: str,
+    folder: Path | None = None,
+    *,
+    engine: Engine | None = None,
+    name: str = "",
+    role: str = "admin",
+) -> Iterator[Backend]:
+    """Open a database that is empty at first.
+
+    Args:
+        kind: One of `KINDS`.
+        folder: Where a ``file`` or the file of an ``sdk`` handle is made.
+        engine: What serves an ``http`` database.
+        name: The ``http`` database's name.
+        role: What its token may do: ``admin``, ``readwrite`` or ``readonly``.
+    """
+    with ExitStack() as stack:
+        if kind == "memory":
+            backend = Backend(stack.enter_context(LocalDatabase()))
+        elif kind == "persql":
+            sdk = importlib.import_module("persql")
+            backend = Backend(sdk.PerSQL(local=":memory:").database("acme/contract"))
+        elif kind == "sdk":
+            assert folder is not None
+            path = str(folder / "sdk.db")
+            reopen = _opener(stack, lambda: SdkHandle(path))
+            backend = Backend(reopen(), reopen)
+        elif kind == "file":
+            assert folder is not None
+            address = Address(str(folder / "sessions.db"))
+            reopen = _opener(stack, lambda: LocalDatabase(address.where))
+            backend = Backend(reopen(), reopen, address)
+        else:
+            assert engine is not None
+            address = Address(engine.base_url, name, engine.token(role=role))
+            client = stack.enter_context(RestClient(address.token, base_url=address.where))
+            backend = Backend(client.database(name), lambda: client.database(name), address)
+        stack.callback(backend.close)
+        yield backend
 
 
-@contextmanager
-def file(folder: Path) -> Iterator[Backend]:
-    """A database in a file."""
-    opened = [LocalDatabase(folder / "sessions.db")]
+def _opener(
+    stack: ExitStack, make: Callable[[], LocalDatabase | SdkHandle]
+) -> Callable[[], Database]:
+    def reopen() -> Database:
+        handle = make()
+        stack.callback(handle.close)
+        return handle
 
-    def reopen() -> LocalDatabase:
-        opened.append(LocalDatabase(folder / "sessions.db"))
-        return opened[-1]
-
-    try:
-        yield Backend(opened[0], reopen)
-    finally:
-        for database in opened:
-            database.close()
-
-
-@contextmanager
-def sdk(folder: Path) -> Iterator[Backend]:
-    """What a handle of the SDK looks like."""
-    opened = [SdkHandle(str(folder / "sdk.db"))]
-
-    def reopen() -> SdkHandle:
-        opened.append(SdkHandle(str(folder / "sdk.db")))
-        return opened[-1]
-
-    try:
-        yield Backend(opened[0], reopen)
-    finally:
-        for handle in opened:
-            handle.close()
-
-
-@contextmanager
-def persql() -> Iterator[Backend]:
-    """A handle of the persql SDK, in its local mode."""
-    sdk = importlib.import_module("persql")
-    yield Backend(sdk.PerSQL(local=":memory:").database("acme/contract"))
-
-
-@contextmanager
-def http(engine: Engine, name: str) -> Iterator[Backend]:
-    """The hosted database's HTTP API on its real engine."""
-    with RestClient(engine.token(), base_url=engine.base_url) as client:
-        yield Backend(client.database(name), lambda: client.database(name))
+    return reopen

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from strands_persql.databases.local import LocalDatabase
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.errors import DatabaseOpenError
+from tests.support.racing import exit_status
 
 INSERT = "INSERT INTO t (a) VALUES (?)"
 COUNT = "SELECT count(*) AS n FROM t"
@@ -63,6 +65,7 @@ def in_child(work: Callable[[], object]) -> str:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
+        signal.alarm(60)
         try:
             work()
             os.write(writer, b"ok")
@@ -73,7 +76,7 @@ def in_child(work: Callable[[], object]) -> str:
     os.close(writer)
     with os.fdopen(reader) as answer:
         said = answer.read()
-    os.waitpid(pid, 0)
+    exit_status(pid)
     return said
 
 
@@ -250,6 +253,7 @@ class TestFiles:
         assert on_file.query("PRAGMA journal_mode")["data"] == [{"journal_mode": "wal"}]
         assert on_file.query("PRAGMA synchronous")["data"] == [{"synchronous": 2}]
 
+    @pytest.mark.guarantee(number=1)
     def test_it_is_there_after_a_kill(self, path: Path) -> None:
         """What a call wrote survives the end of its process without a close."""
         code = (
@@ -257,7 +261,7 @@ class TestFiles:
             "d = LocalDatabase(sys.argv[1]); d.query('CREATE TABLE t (a)')\n"
             "d.query('INSERT INTO t VALUES (1)'); os._exit(9)"
         )
-        subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+        subprocess.run([sys.executable, "-c", code, str(path)], check=False, timeout=60)
 
         with LocalDatabase(path) as database:
             assert count(database) == 1
@@ -330,7 +334,7 @@ class TestOpening:
 
     def test_many_open_a_new_file_at_once(self, path: Path) -> None:
         """Threads that open one new file at the same moment all get it."""
-        barrier = threading.Barrier(8)
+        barrier = threading.Barrier(8, timeout=60)
 
         def open_it(_: int) -> None:
             barrier.wait()
@@ -351,7 +355,7 @@ class TestLocks:
 
         on_file.query(INSERT, [1])
 
-        release.join()
+        release.join(60)
         assert count(on_file) == 1
 
     def test_a_lock_is_not_waited_for_for_ever(self, on_file: LocalDatabase, path: Path) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "docs" / "examples"
+from tests.support.racing import PATIENCE, until
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 CITIES = ("Lisbon", "Oslo", "Quito")
 
 
@@ -42,24 +44,29 @@ def demo() -> str:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of the web example, started on a file of its own."""
-    process = subprocess.Popen(
-        [sys.executable, EXAMPLES / "web.py", "--port", "0"],
-        env=environment(AGENTS_DB=str(tmp_path / "agents.db")),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    with process:
-        assert process.stderr is not None
-        found = None
-        for line in process.stderr:
-            if found := re.search(r"http://[\d.]+:\d+", line):
-                break
-        assert found, "the server did not start"
+    log = tmp_path / "log"
+
+    def address() -> re.Match[str] | None:
+        assert process.poll() is None, f"the server did not start: {log.read_text()}"
+        return re.search(r"http://[\d.]+:\d+", log.read_text())
+
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, EXAMPLES / "web.py", "--port", "0"],
+            env=environment(AGENTS_DB=str(tmp_path / "agents.db")),
+            stderr=output,
+            stdout=subprocess.DEVNULL,
+        )
+    try:
+        until(lambda: address() is not None)
+        found = address()
+        assert found is not None
         yield found[0]
         process.send_signal(signal.SIGINT)
-        process.stderr.read()
-    assert process.returncode in (0, -signal.SIGINT)
+        assert process.wait(PATIENCE) in (0, -signal.SIGINT)
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
 
 
 async def say(client: httpx.AsyncClient, session_id: str, text: str) -> str:
