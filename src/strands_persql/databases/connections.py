@@ -8,6 +8,7 @@ import ssl
 import zlib
 from collections.abc import Iterator
 from http.client import HTTPException
+from importlib.util import find_spec
 from typing import Any, NoReturn
 from urllib.request import getproxies, proxy_bypass
 
@@ -253,13 +254,10 @@ def _manager(address: Address, options: dict[str, Any]) -> urllib3.PoolManager:
         headers = urllib3.make_headers(proxy_basic_auth=url.auth) if url.auth else None
         bare = url._replace(auth=None).url
         return urllib3.ProxyManager(bare, proxy_headers=headers, **options)
-    try:
+    if url.scheme in _SOCKS and find_spec("socks") is not None:
         from urllib3.contrib.socks import SOCKSProxyManager  # noqa: PLC0415 - needs PySocks
-    except ImportError:
-        pass
-    else:
-        if url.scheme in SOCKSProxyManager.pool_classes_by_scheme or url.scheme in _SOCKS:
-            return SOCKSProxyManager(proxy, **options)
+
+        return SOCKSProxyManager(proxy, **options)
     raise _NotAskedError(
         f"the environment names a proxy of the kind {url.scheme!r}; use http or https, or install "
         "PySocks for one of SOCKS"
@@ -294,15 +292,14 @@ def _trusting() -> ssl.SSLContext:
 
 def _body(response: urllib3.BaseHTTPResponse, limit: int) -> bytearray:
     """Read a body, decompressed, of at most so many bytes."""
-    length = response.headers.get("Content-Length", "")
-    if length.isdecimal() and len(length) < 20 and int(length) > limit:  # noqa: PLR2004 - digits
-        raise _TooLargeError
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
     pieces = _chunks(response)
     if encoding in ("gzip", "x-gzip"):
         pieces = _decompressed(pieces)
     elif encoding not in ("", "identity"):
         raise DecodeError(f"{encoding!r}, which wasn't asked for")
+    elif (response.length_remaining or 0) > limit:
+        raise _TooLargeError
     body = bytearray()
     for piece in pieces:
         body += piece
