@@ -109,10 +109,11 @@ def _read(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def answering(body: bytes, *headers: str, status: int = 200) -> Serve:
-    """Make an answer of a body and headers."""
-    lines = [f"HTTP/1.1 {status} Status", f"content-length: {len(body)}", *headers, "", ""]
-    whole = "\r\n".join(lines).encode("latin-1") + body
+def answering(body: bytes, *headers: str, status: int = 200, last: bool = True) -> Serve:
+    """Make an answer of a body and headers, the last one on its connection or not."""
+    lines = [f"HTTP/1.1 {status} Status", f"content-length: {len(body)}", *headers]
+    lines += ["connection: close"] if last else []
+    whole = "\r\n".join([*lines, "", ""]).encode("latin-1") + body
     return lambda connection, _: connection.sendall(whole)
 
 

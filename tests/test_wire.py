@@ -344,7 +344,7 @@ def test_a_connection_goes_on_after_a_refusal() -> None:
 
     def serve(connection: Any, _: bytes) -> None:
         for status, body in zip((400, 200), answers, strict=True):
-            answering(body, status=status)(connection, b"")
+            answering(body, status=status, last=False)(connection, b"")
             connection.recv(65536)
 
     with RawServer(serve) as server:

@@ -10,6 +10,7 @@ from .databases import Database, LocalDatabase, RestClient, RestDatabase, RestEr
 from .errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    BadAnswerError,
     ConflictError,
     CorruptRowError,
     DatabaseError,
@@ -27,6 +28,7 @@ from .errors import (
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
+    "BadAnswerError",
     "ConflictError",
     "CorruptRowError",
     "Database",
