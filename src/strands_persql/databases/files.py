@@ -53,6 +53,7 @@ class DatabaseFile:
             )
         self._opened: _Identity = None
         self._beside: dict[str, _Identity] = {}
+        self._log_lost: str | None = None
 
     def prepare(self) -> None:
         """Make the file if it isn't there, for its owner only; once opened it must be the same.
@@ -85,11 +86,15 @@ class DatabaseFile:
         Raises:
             DatabaseOpenError: If it doesn't.
         """
+        if self._log_lost is not None:
+            raise self._lost(self._log_lost)
         if _identity(self._link) != self._opened:
             raise self._lost(self._link)
 
     def check_all(self) -> None:
         """See the same of the log and its index too: what was written is in all of them.
+
+        A lost log stays lost: what was written to it since is nowhere else.
 
         Raises:
             DatabaseOpenError: If one was removed or replaced.
@@ -100,6 +105,7 @@ class DatabaseFile:
             if known is None:
                 self._beside[path] = found
             elif found != known:
+                self._log_lost = path
                 raise self._lost(path)
 
     def _lost(self, path: str) -> DatabaseOpenError:

@@ -19,8 +19,8 @@ from strands_persql.databases.sqlite_statements import (
     MAX_STATEMENTS,
     Runner,
     check,
+    in_words,
     is_read,
-    readable,
     text_or_bytes,
 )
 from strands_persql.errors import DatabaseOpenError
@@ -138,14 +138,15 @@ class LocalDatabase:
         writes = not all(is_read(statement["sql"]) for statement in statements)
         with self._lock:
             connection = self._open_connection()
-            self._check_files(writes)
+            if self._file is not None:
+                self._file.check()
             if transaction:
                 results = self._run_transaction(connection, statements, writes)
             else:
                 results = [self._runner.run(connection, statement) for statement in statements]
             # Once more, so that nothing is acknowledged that went into a file of no name.
-            if writes:
-                self._check_files(writes)
+            if self._file is not None and writes:
+                self._file.check_all()
         return results
 
     def checkpoint(self) -> bool:
@@ -241,12 +242,13 @@ class LocalDatabase:
             self._file.prepare()
             connection = self._opened(self._file.path)
             try:
-                with readable():
-                    self._keep_log(connection)
+                self._keep_log(connection)
                 self._file.note()
             except BaseException:
                 connection.close()
                 raise
+        except UnicodeDecodeError as error:
+            raise DatabaseOpenError(self._file.explain(in_words(error))) from None
         except (OSError, sqlite3.Error) as error:
             if _is_locked(error):
                 raise
@@ -286,14 +288,6 @@ class LocalDatabase:
             time.sleep(0.005)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the log
-
-    def _check_files(self, writes: bool) -> None:
-        if self._file is None:
-            return
-        if writes:
-            self._file.check_all()
-        else:
-            self._file.check()
 
     def _run_transaction(
         self, connection: sqlite3.Connection, statements: Sequence[Statement], writes: bool

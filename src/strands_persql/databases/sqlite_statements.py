@@ -1,11 +1,9 @@
 """Single statements on SQLite: checked, run, stopped where they run away, and read."""
 
-import contextlib
 import functools
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
 
 from strands_persql.databases.protocol import Result, Statement
 
@@ -109,32 +107,28 @@ class Runner:
 def _fetched(
     connection: sqlite3.Connection, statement: Statement
 ) -> tuple[list[str], list[tuple[object, ...]]]:
-    with readable():
+    try:
         cursor = connection.execute(statement["sql"], tuple(statement.get("params", ())))
         try:
             rows = cursor.fetchall()
             columns = [column[0] for column in cursor.description or ()]
         finally:
             cursor.close()
-        return columns, rows
+    except (OverflowError, UnicodeError) as error:
+        raise in_words(error) from None
+    return columns, rows
 
 
-@contextlib.contextmanager
-def readable() -> Iterator[None]:
-    """Have Python's own errors at what SQLite says or is told come as SQLite's, or `ValueError`.
+def in_words(error: OverflowError | UnicodeError) -> Exception:
+    """Return what an accident of Python's means: a bad value, or a damaged file.
 
-    Names in a damaged file may be no text, and so may the messages that quote them.
+    Names in a damaged file may not be text, and neither may the messages that quote them.
     """
-    try:
-        yield
-    except UnicodeDecodeError:
-        raise sqlite3.DatabaseError(
-            "database disk image is malformed: a name in it isn't UTF-8"
-        ) from None
-    except UnicodeEncodeError:
-        raise ValueError("a statement or parameter has a lone surrogate: it isn't text") from None
-    except OverflowError:
-        raise ValueError("a parameter is an integer of more than 64 bits") from None
+    if isinstance(error, UnicodeDecodeError):
+        return sqlite3.DatabaseError("database disk image is malformed: a name in it isn't UTF-8")
+    if isinstance(error, OverflowError):
+        return ValueError("a parameter is an integer of more than 64 bits")
+    return ValueError("a statement or parameter has a lone surrogate: it isn't text")
 
 
 def text_or_bytes(stored: bytes) -> str | bytes:
