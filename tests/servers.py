@@ -40,16 +40,21 @@ class RawServer:
     Args:
         serve: Called with the connection and the request, in a thread for each connection.
         tls: What makes the connection one of TLS, or None.
+        host: The loopback address to listen on.
 
     Attributes:
         requests: The requests so far, head and body.
     """
 
-    def __init__(self, serve: Serve, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, serve: Serve, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1"
+    ) -> None:
         self.requests: list[bytes] = []
         self._serve = serve
         self._tls = tls
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._host = f"[{host}]" if ":" in host else host
+        self._listener = socket.create_server((host, 0), family=family, backlog=256)
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
 
@@ -57,7 +62,7 @@ class RawServer:
     def base_url(self) -> str:
         """The address for `RestClient(base_url=...)`."""
         scheme = "http" if self._tls is None else "https"
-        return f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
+        return f"{scheme}://{self._host}:{self._listener.getsockname()[1]}"
 
     def _accept(self) -> None:
         while True:

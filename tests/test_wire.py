@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import socket
 import ssl
 import subprocess
 import sys
@@ -27,6 +28,15 @@ MB = 1024 * 1024
 needs_threads_seen = pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="needs /proc"
 )
+
+
+def has_ipv6() -> bool:
+    """Whether this machine has an IPv6 loopback address."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def connect(server: RawServer, **options: Any) -> RestDatabase:
@@ -138,6 +148,30 @@ def test_waiting_for_a_connection_counts() -> None:
         took = time.monotonic() - begun
     assert took < 1.2
     assert kinds in (["connect", "timeout"], ["timeout", "timeout"])
+
+
+def test_a_request_that_waits_when_its_client_is_closed_was_not_sent() -> None:
+    """Who waits for a connection of a client that is closed meanwhile hears just that."""
+    with RawServer(silent) as server, ThreadPoolExecutor(2) as pool:
+        client = RestClient(TOKEN, base_url=server.base_url, timeout=0.5, max_connections=1)
+        database = client.database("acme/db")
+        asked = [pool.submit(failure, database) for _ in range(2)]
+        time.sleep(0.2)
+        client.close()
+        errors = sorted((each.result() for each in asked), key=lambda error: str(error.kind))
+    assert [error.kind for error in errors] == ["closed", "timeout"]
+    assert not errors[0].may_have_applied
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
+def test_a_service_on_ipv6_is_reached() -> None:
+    """An address in brackets is asked as any other, below the path of its base URL."""
+    with RawServer(answering(GOOD), host="::1") as server:
+        base_url = server.base_url + "/below/"
+        assert connect(server, base_url=base_url, timeout=5).query("SELECT 1")["data"] == [{"a": 1}]
+    assert server.requests[0].startswith(
+        b"POST /below/v1/db/acme/db/query HTTP/1.1\r\nHost: [::1]:"
+    )
 
 
 def test_a_whole_answer_in_time_is_taken() -> None:

@@ -41,7 +41,7 @@ _HEADERS = {
     "Content-Type": "application/json",
     "User-Agent": "strands-persql",
 }
-_NEVER_SENT = (ConnectTimeoutError, NewConnectionError, ProxyError)
+_NEVER_SENT = (ClosedPoolError, ConnectTimeoutError, NewConnectionError, ProxyError)
 
 
 class Connections:
@@ -191,14 +191,14 @@ class Connections:
         """Return the error for a request that got no answer."""
         root = _root(error)
         why = one_line(self.token.removed_from(_reason(root)))
+        if self._closed and isinstance(error, (ClosedPoolError, EmptyPoolError)):
+            return RestError(f"the client for {where} was closed meanwhile", kind="closed")
         if isinstance(error, EmptyPoolError):
             return RestError(
                 f"{where} was not asked: all {self._max_connections} connections stayed in use "
                 f"for {self._timeout:g} s; raise max_connections",
                 kind="connect",
             )
-        if isinstance(error, ClosedPoolError):
-            return RestError(f"the client for {where} was closed meanwhile", kind="closed")
         if _is_about_a_certificate(root):
             return RestError(
                 f"{where} was not asked, for its certificate isn't trusted: {why}. Check base_url, "
