@@ -16,12 +16,14 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import asdict
 from weakref import WeakValueDictionary
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -59,12 +61,34 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 
 # -- what is served --------------------------------------------------------------------------------
 
+MAX_PROMPT_BYTES = 100_000
+SESSION_ID = re.compile(r"[A-Za-z0-9.@_-]{1,64}")
+
 
 async def chat(request: Request) -> Response:
-    """Give the agent's answer to the request's body, as it comes, in server-sent events."""
-    prompt = (await request.body()).decode()
-    turn = take_turn(request.app, request.path_params["session_id"], prompt)
+    """Stream the agent's answer to the request's body, as it comes, in server-sent events."""
+    # All that may be wrong with a request is found here: once streaming, its status is sent.
+    session_id = request.path_params["session_id"]
+    if not SESSION_ID.fullmatch(session_id):
+        raise HTTPException(400, "a session's id has 1 to 64 letters, digits and any of .@_-")
+    turn = take_turn(request.app, session_id, await read_prompt(request))
     return StreamingResponse(turn, media_type="text/event-stream")
+
+
+async def read_prompt(request: Request) -> str:
+    """Read the request's body as text, and no more of it than a prompt may have."""
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_PROMPT_BYTES:
+            raise HTTPException(413, f"a prompt has at most {MAX_PROMPT_BYTES:,} bytes")
+    try:
+        prompt = body.decode()
+    except UnicodeDecodeError:
+        raise HTTPException(400, "a prompt is text in UTF-8") from None
+    if not prompt.strip():
+        raise HTTPException(400, "a prompt says something")
+    return prompt
 
 
 async def take_turn(app: Starlette, session_id: str, prompt: str) -> AsyncGenerator[str, None]:

@@ -19,6 +19,7 @@ from .databases import (
 from .errors import (
     AccessDeniedError,
     AlreadyExistsError,
+    BadAnswerError,
     ConflictError,
     CorruptRowError,
     DatabaseError,
@@ -36,6 +37,7 @@ from .errors import (
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
+    "BadAnswerError",
     "ConflictError",
     "CorruptRowError",
     "Database",

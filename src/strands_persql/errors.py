@@ -4,18 +4,19 @@ All derive from Strands' ``SessionException``, so handlers written for Strands c
 
     PerSQLError
     ├── ConflictError          another writer was first: open the session again
-    ├── NotFoundError          the session, agent or message isn't there: create it, or mend the id
+    ├── NotFoundError          the session, agent or message isn't there: create it, or fix the id
     ├── AlreadyExistsError     it is there: read it instead of creating it
-    ├── InvalidDataError       JSON can't hold the value: mend what is stored
+    ├── InvalidDataError       JSON can't hold the value: fix what is stored
     ├── TooLargeError          beyond what a row may hold: store less, or elsewhere
     ├── CorruptRowError        a stored row can't be read: repair or delete that row
     ├── SchemaError            tables are missing: let someone who may create them do it
     └── DatabaseError          the database could not be asked
-        ├── DatabaseOpenError       it can't be opened or was closed: mend the path, name or address
+        ├── DatabaseOpenError       it can't be opened or was closed: fix the path, name or address
         ├── UnavailableError        tried until the budget ran out, nothing was written: try later
         ├── OutcomeUnknownError     the write may have been applied: write again or re-read
-        ├── AccessDeniedError       token, role, balance or approval: mend the access
+        ├── AccessDeniedError       token, role, balance or approval: fix the access
         └── StatementError          the database refused the SQL: report it
+            └── BadAnswerError      what it answered isn't a result: check what answers there
 """
 
 from typing import Any
@@ -118,7 +119,7 @@ class TooLargeError(PerSQLError):
 
 
 class CorruptRowError(PerSQLError):
-    """A stored row is no JSON or not of its shape; other rows stay readable.
+    """A stored row isn't JSON or not of its shape; other rows stay readable.
 
     Attributes:
         table: The table that the row is in.
@@ -190,3 +191,19 @@ class AccessDeniedError(DatabaseError):
 
 class StatementError(DatabaseError):
     """The database refused a statement."""
+
+
+class BadAnswerError(StatementError):
+    """What the database answered isn't the results that it was asked for.
+
+    A write may have been applied all the same.
+
+    Attributes:
+        may_have_applied: True.
+    """
+
+    may_have_applied = True
+
+    def __init__(self, message: str, *, kind: str | None = "wrong_shape", **context: Any) -> None:
+        """Initialize with what is wrong with the answer."""
+        super().__init__(message, kind=kind, **context)

@@ -38,6 +38,7 @@ from tests.support.conversation import (
     session_message,
     user,
 )
+from tests.support.servers import RawServer, dripping
 
 NEVER = RetryPolicy.never()
 
@@ -498,6 +499,21 @@ def test_a_service_that_asks_for_too_long_is_not_waited_for(hosted: Hosted) -> N
     with pytest.raises(UnavailableError) as caught:
         repository.create_session(session())
     assert (waited, caught.value.status, hosted.rows("sessions")) == ([], 429, [])
+
+
+def test_a_service_that_drips_is_an_error_that_names_the_session() -> None:
+    """An agent on a service that never ends its answer isn't held up for ever."""
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n"
+    with (
+        RawServer(dripping(head)) as server,
+        RestClient("token", base_url=server.base_url, timeout=0.3) as client,
+    ):
+        begun = time.monotonic()
+        with pytest.raises(UnavailableError, match="did not answer within") as caught:
+            PerSQLSessionManager("s", client.database("acme/x"), retry=NEVER)
+        took = time.monotonic() - begun
+    assert caught.value.session_id == "s"
+    assert took < 2
 
 
 @pytest.mark.parametrize("fault", ["close_after", "not_json", "429:60", "status:401", "status:403"])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import urllib3
 from strands import Agent
 from strands.session.repository_session_manager import RepositorySessionManager
 from strands.session.session_repository import SessionRepository
@@ -63,6 +64,11 @@ def databases(client: RestClient) -> None:
     assert_type(local.query("SELECT ?", [1]), Result)
     counting.batch([{"sql": "SELECT 1"}, {"sql": "SELECT ?", "params": ["x"]}], transaction=True)
     faulty.query("SELECT 1")
+    embedded = LocalDatabase("agents.db", synchronous="normal", statement_timeout=5)
+    assert_type(embedded.checkpoint(), bool)
+    assert_type(embedded.purge(), bool)
+    LocalDatabase("agents.db", synchronous="off")  # type: ignore[arg-type]
+    RestClient("token", http=urllib3.PoolManager(), max_connections=8, max_answer_bytes=1)
     FaultyDatabase(local, ["no such fault"])  # type: ignore[list-item]
     counting.batch([{"params": []}])  # type: ignore[typeddict-item]
     looking: Database = InterceptingDatabase(

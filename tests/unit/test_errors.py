@@ -25,6 +25,7 @@ TREE = {
     "OutcomeUnknownError": "DatabaseError",
     "AccessDeniedError": "DatabaseError",
     "StatementError": "DatabaseError",
+    "BadAnswerError": "StatementError",
 }
 CLASSES = [
     error

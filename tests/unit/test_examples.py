@@ -16,6 +16,19 @@ import pytest
 from tests.support.racing import PATIENCE, until
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+BAD_REQUESTS = (
+    ("ada", b"x" * 200_000, 413),
+    ("ada", b"\xff\xfe", 400),
+    ("ada", b"", 400),
+    ("ada", b" \n", 400),
+    ("a" * 65, b"Hello.", 400),
+    ("a%00b", b"Hello.", 400),
+    ("a%5Cb", b"Hello.", 400),
+    ("a%0AERROR", b"Hello.", 400),
+    ("%FF", b"Hello.", 400),
+    ("a%2Fb", b"Hello.", 404),
+    ("a/b", b"Hello.", 404),
+)
 CITIES = ("Lisbon", "Oslo", "Quito")
 
 
@@ -153,3 +166,28 @@ class TestWeb:
             with client.stream("POST", "/sessions/ada", content="Hello.") as response:
                 next(response.iter_raw())
             assert "Hello." in client.post("/sessions/ada", content="And?").text
+
+    def test_bad_requests_are_refused(self, server: str) -> None:
+        """Bodies that are too long or no text, and ids that are none, are the client's errors."""
+        with httpx.Client(base_url=server, timeout=30) as client:
+            refused = {
+                (path, body[:9]): client.post(f"/sessions/{path}", content=body).status_code
+                for path, body, _ in BAD_REQUESTS
+            }
+            assert client.post("/sessions/ada", content="Hello.").status_code == 200
+        assert refused == {(path, body[:9]): status for path, body, status in BAD_REQUESTS}
+
+    def test_a_body_without_end_is_refused(self, server: str) -> None:
+        """A body whose length isn't told is read up to the bound, and no further."""
+
+        def endless() -> Iterator[bytes]:
+            for _ in range(1000):
+                yield b"x" * 10_000
+
+        with httpx.Client(base_url=server, timeout=30) as client:
+            try:
+                refused = client.post("/sessions/ada", content=endless()).status_code == 413
+            except httpx.TransportError:  # the server has closed while this still sent
+                refused = True
+            assert refused
+            assert client.post("/sessions/ada", content="Hello.").status_code == 200

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import re
 import signal
 import sqlite3
 import stat
@@ -14,7 +15,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import cast
+from random import Random
+from typing import Any, cast
 
 import pytest
 
@@ -228,6 +230,12 @@ class TestLimits:
         assert count(database) == 0
         assert len(database.query(f"SELECT {marks[3:]}", [0] * 100)["columns"]) == 100
 
+    @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800"])
+    def test_values_have_their_bounds(self, database: LocalDatabase, value: Any) -> None:
+        """What SQLite can't hold is refused as a value, not as an accident."""
+        with pytest.raises(ValueError, match=r"64 bits|lone surrogate"):
+            database.query("SELECT ?", [value])
+
 
 class TestFiles:
     @needs_modes
@@ -287,6 +295,272 @@ class TestFiles:
 
             assert other.query("SELECT name FROM sqlite_master")["data"] == []
 
+    @needs_modes
+    def test_a_file_made_through_a_link_is_its_owners(self, tmp_path: Path) -> None:
+        """Through a link that leads nowhere yet, the file and its log are their owner's alone."""
+        (tmp_path / "real").mkdir()
+        link = tmp_path / "agents.db"
+        link.symlink_to(tmp_path / "real" / "data.db")
+
+        with LocalDatabase(link) as database:
+            database.query("CREATE TABLE t (a)")
+            files = {each.name: each.stat() for each in (tmp_path / "real").iterdir()}
+
+        assert files.keys() == {"data.db", "data.db-wal", "data.db-shm"}
+        assert {stat.S_IMODE(each.st_mode) for each in files.values()} == {0o600}
+
+    def test_commits_may_leave_syncing_to_checkpoints(self, path: Path) -> None:
+        """With ``synchronous="normal"`` the log is synced at checkpoints, not at each commit."""
+        with LocalDatabase(path, synchronous="normal") as database:
+            assert database.query("PRAGMA synchronous")["data"] == [{"synchronous": 1}]
+
+    def test_what_a_schema_calls_is_not_trusted(self, on_file: LocalDatabase) -> None:
+        """Functions that could do harm are refused where a view or trigger of a file calls them."""
+        assert on_file.query("PRAGMA trusted_schema")["data"] == [{"trusted_schema": 0}]
+
+    def test_text_that_is_not_utf_8_comes_as_bytes(self, database: LocalDatabase) -> None:
+        """Stored text that can't be decoded spoils its own row, not the others."""
+        database.query("INSERT INTO t (a) VALUES (CAST(X'636166E9' AS TEXT)), ('café')")
+
+        rows = database.query("SELECT a FROM t ORDER BY id")["data"]
+        assert rows == [{"a": b"caf\xe9"}, {"a": "café"}]
+
+
+class TestGoneFiles:
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files in their place")
+    @pytest.mark.parametrize("gone", ["agents.db", "agents.db-wal", "agents.db-shm"])
+    @pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+    def test_the_next_write_raises(
+        self, on_file: LocalDatabase, path: Path, gone: str, how: str
+    ) -> None:
+        """Where the file or its log was taken away, no write is acknowledged from then on."""
+        on_file.query(INSERT, [1])
+        victim = path.with_name(gone)
+        if how == "replaced":
+            other = path.with_name("other")
+            other.write_bytes(victim.read_bytes())
+            other.replace(victim)
+        elif how == "moved":
+            victim.rename(path.with_name("moved"))
+        else:
+            victim.unlink()
+
+        for _ in range(2):
+            with pytest.raises(DatabaseOpenError, match=r"was removed or replaced") as caught:
+                on_file.batch([{"sql": INSERT, "params": [2]}], transaction=True)
+        assert caught.value.kind == "file_replaced"
+        assert str(victim) in str(caught.value)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files in their place")
+    def test_reads_and_purges_raise_too(self, on_file: LocalDatabase, path: Path) -> None:
+        """What would be read is not what others find, and there is nothing to purge."""
+        path.unlink()
+
+        calls: list[Callable[[], object]] = [
+            lambda: count(on_file),
+            on_file.checkpoint,
+            on_file.purge,
+        ]
+        for call in calls:
+            with pytest.raises(DatabaseOpenError, match="was removed or replaced"):
+                call()
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps open files in their place")
+    def test_a_file_put_back_is_gone_on_with(self, on_file: LocalDatabase, path: Path) -> None:
+        """A file that was moved away for a moment works again when it is back."""
+        away = path.rename(path.with_name("away"))
+        with pytest.raises(DatabaseOpenError):
+            on_file.query(INSERT, [1])
+        away.rename(path)
+
+        on_file.query(INSERT, [1])
+        with LocalDatabase(path) as other:
+            assert count(other) == 1
+
+    @needs_fork
+    @fork_warning
+    def test_a_fork_opens_no_other_file(self, on_file: LocalDatabase, path: Path) -> None:
+        """A child opens the file anew, but neither makes one nor takes another's."""
+
+        def child() -> None:
+            path.unlink()
+            on_file.query(INSERT, [1])
+
+        assert in_child(child).startswith("DatabaseOpenError")
+        assert not path.exists()
+
+
+class TestDamagedFiles:
+    def test_flipped_bytes_are_errors_that_say_so(self, path: Path) -> None:
+        """Of 150 files with damage, each opens, fails to open in words, or is SQLite's error."""
+        with LocalDatabase(path) as database:
+            database.query("CREATE TABLE t (id INTEGER PRIMARY KEY, a UNIQUE, é TEXT)")
+            for number in range(0, 400, 100):
+                database.batch(
+                    [
+                        {"sql": INSERT, "params": [f"{n} {'x' * n}"]}
+                        for n in range(number, number + 100)
+                    ],
+                    transaction=True,
+                )
+        whole, draw = path.read_bytes(), Random(3)  # noqa: S311 - damage, not secrets
+        ends = {flipped(path.with_name("damaged.db"), whole, draw) for _ in range(150)}
+
+        assert ends == {"sound", "DatabaseOpenError", "DatabaseError"}
+
+    def test_a_damaged_schema_is_named_as_damage(self, path: Path) -> None:
+        """A schema whose text is no UTF-8 says that the file is damaged, not how Python failed."""
+        with LocalDatabase(path) as database:
+            database.query("CREATE TABLE t (a, bcd)")
+        path.write_bytes(path.read_bytes().replace(b"a, bcd)", b"a, \xff\xfe, "))
+
+        with pytest.raises(DatabaseOpenError, match="the file is damaged; restore it"):
+            LocalDatabase(path)
+
+    def test_a_damaged_name_is_named_as_damage(self, path: Path) -> None:
+        """A column whose name is no UTF-8 is an error of SQLite's kind."""
+        with LocalDatabase(path) as database:
+            database.query("CREATE TABLE t (a, bcd)")
+            database.query("INSERT INTO t VALUES (1, 2)")
+        path.write_bytes(path.read_bytes().replace(b"a, bcd)", b"a, \xff\xfed)"))
+
+        with LocalDatabase(path) as database, pytest.raises(sqlite3.DatabaseError, match="UTF-8"):
+            database.query("SELECT * FROM t")
+
+
+def flipped(path: Path, whole: bytes, draw: Random) -> str:
+    """Write a file with some bytes changed, use it, and give what came of it."""
+    damaged = bytearray(whole)
+    for _ in range(draw.choice([1, 3, 20])):
+        damaged[draw.randrange(draw.choice([200, len(damaged)]))] = draw.randrange(256)
+    path.write_bytes(damaged)
+    try:
+        with LocalDatabase(path) as database:
+            database.query("SELECT * FROM t")
+            database.query("UPDATE t SET a = a || 'x'")
+            database.query("DELETE FROM t WHERE id > 3")
+            database.purge()
+    except (DatabaseOpenError, sqlite3.Error) as error:
+        kinds = (DatabaseOpenError, sqlite3.DatabaseError)
+        return next(kind.__name__ for kind in kinds if isinstance(error, kind))
+    finally:
+        for each in path.parent.glob("damaged.db*"):
+            each.unlink()
+    return "sound"
+
+
+class TestErasing:
+    def test_deleted_and_replaced_text_is_gone(self, on_file: LocalDatabase, path: Path) -> None:
+        """After a checkpoint neither the file nor its log has what was deleted or replaced."""
+        on_file.query(INSERT, ["s3cret one"])
+        on_file.query(INSERT, [f"s3cret two {'x' * 20_000}"])
+        on_file.query("UPDATE t SET a = 'redacted' WHERE id = 1")
+        on_file.query("DELETE FROM t WHERE id = 2")
+        assert b"s3cret" in contents(path)
+
+        assert on_file.checkpoint()
+
+        assert b"s3cret" not in contents(path)
+        assert b"redacted" in contents(path)
+
+    def test_a_purge_removes_moved_copies_too(self, on_file: LocalDatabase, path: Path) -> None:
+        """SQLite leaves copies of rows that it moves between pages; a purge leaves none."""
+        on_file.query(
+            "CREATE TABLE m (s TEXT, i INTEGER, a TEXT, PRIMARY KEY (s, i)) WITHOUT ROWID"
+        )
+        draw = Random(1)  # noqa: S311 - an order, not secrets
+        for number in range(1500):
+            row: list[Value] = [
+                f"u{draw.randrange(30)}",
+                number,
+                f"<{number}>{'x' * draw.choice([50, 300, 700])}",
+            ]
+            on_file.query("INSERT INTO m VALUES (?, ?, ?)", row)
+        on_file.query("DELETE FROM m WHERE i % 3")
+        on_file.checkpoint()
+        moved = leftovers(path)
+
+        assert on_file.purge()
+
+        assert leftovers(path) == 0 < moved
+
+    def test_a_reader_elsewhere_is_waited_for_and_told_of(
+        self, on_file: LocalDatabase, path: Path
+    ) -> None:
+        """While another process still reads the old state the log can't be emptied: False."""
+        with LocalDatabase(path, busy_timeout=0.05) as impatient:
+            on_file.query(INSERT, ["s3cret"])
+            reader = sqlite3.connect(path, isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute(COUNT).fetchall()
+            on_file.query("DELETE FROM t")
+
+            assert not impatient.checkpoint()
+            reader.close()
+            assert impatient.checkpoint()
+        assert b"s3cret" not in contents(path)
+
+    def test_a_writer_elsewhere_is_waited_for_and_told_of(
+        self, on_file: LocalDatabase, path: Path
+    ) -> None:
+        """While another process writes, a purge gives up after the busy timeout: False."""
+        on_file.query(INSERT, ["x"])
+        writer = sqlite3.connect(path, isolation_level=None)
+        writer.execute("BEGIN IMMEDIATE")
+
+        with LocalDatabase(path, busy_timeout=0.05) as impatient:
+            assert not impatient.purge()
+            writer.close()
+            assert impatient.purge()
+
+    def test_memory_has_nothing_to_erase(self) -> None:
+        """A database in memory has no files, so all is done."""
+        with LocalDatabase() as database:
+            assert database.checkpoint()
+            assert database.purge()
+
+
+def contents(path: Path) -> bytes:
+    """Give the bytes of a database's files, log included."""
+    return b"".join(each.read_bytes() for each in path.parent.glob(f"{path.name}*"))
+
+
+def leftovers(path: Path) -> int:
+    """Count the deleted rows of the table ``m`` whose text is in the files all the same."""
+    found = {int(number) for number in re.findall(rb"<(\d+)>", contents(path))}
+    return sum(1 for number in found if number % 3)
+
+
+class TestRunaways:
+    ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT sum(i) FROM n"
+
+    def test_a_statement_that_runs_away_is_stopped(self, path: Path) -> None:
+        """Beyond its time a statement ends with an error that says what helps; others go on."""
+        with LocalDatabase(path, statement_timeout=0.1) as database:
+            begun = time.monotonic()
+            with pytest.raises(sqlite3.OperationalError, match=r"stopped after 0\.1 s"):
+                database.query(self.ENDLESS)
+            assert time.monotonic() - begun < 5
+            assert database.query("SELECT 1 AS n")["data"] == [{"n": 1}]
+
+    def test_a_transaction_that_runs_away_is_taken_back(self, path: Path) -> None:
+        """Of a transaction with such a statement nothing stays, and the file isn't locked."""
+        with LocalDatabase(path, statement_timeout=0.1) as database:
+            database.query("CREATE TABLE t (a)")
+            with pytest.raises(sqlite3.OperationalError, match="stopped"):
+                database.batch(
+                    [{"sql": INSERT, "params": [1]}, {"sql": self.ENDLESS}], transaction=True
+                )
+            assert count(database) == 0
+            with LocalDatabase(path, busy_timeout=0) as other:
+                other.query(INSERT, [1])
+
+    def test_time_is_counted_by_the_statement(self) -> None:
+        """Each statement has its own time, not what others have left."""
+        with LocalDatabase(statement_timeout=0.2) as database:
+            slow = self.ENDLESS.replace("FROM n)", "FROM n WHERE i < 200000)", 1)
+            database.batch([{"sql": slow}] * 10)
+
 
 class TestOpening:
     @pytest.mark.parametrize("content", [b"notes\n", b"no database\n" * 200])
@@ -294,7 +568,7 @@ class TestOpening:
         """A file of another kind is refused by name, and left as it is."""
         path.write_bytes(content)
 
-        with pytest.raises(DatabaseOpenError, match=r"agents\.db.*no SQLite database"):
+        with pytest.raises(DatabaseOpenError, match=r"agents\.db.*not a SQLite database"):
             LocalDatabase(path)
         assert path.read_bytes() == content
         assert [each.name for each in path.parent.iterdir()] == [path.name]
@@ -320,17 +594,57 @@ class TestOpening:
         with pytest.raises(DatabaseOpenError, match="must be readable and writable"):
             LocalDatabase(tmp_path / "agents.db")
 
-    @pytest.mark.parametrize("path", ["", "a\0b"])
+    @pytest.mark.parametrize("path", ["", "a\0b", "\ud800"])
     def test_no_path(self, path: str) -> None:
         """What can't be a path is refused."""
-        with pytest.raises(DatabaseOpenError, match="no path"):
+        with pytest.raises(DatabaseOpenError, match="not a path"):
             LocalDatabase(path)
+
+    @pytest.mark.parametrize("path", [None, b"agents.db", 3])
+    def test_no_text(self, path: Any) -> None:
+        """What isn't text, as a variable that wasn't set, is refused as an option's value."""
+        with pytest.raises(ValueError, match="path must be the name of a file"):
+            LocalDatabase(path)
+
+    @pytest.mark.parametrize("length", [300, 5000])
+    def test_a_long_name(self, tmp_path: Path, length: int) -> None:
+        """A name that is too long for the system says so."""
+        with pytest.raises(DatabaseOpenError, match="path is too long"):
+            LocalDatabase(tmp_path / ("a" * length))
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has other limits")
+    def test_a_long_path(self, tmp_path: Path) -> None:
+        """A path that is too long for SQLite says so, and makes no file."""
+        folder = tmp_path.joinpath(*["f" * 100] * 5)
+        folder.mkdir(parents=True)
+
+        with pytest.raises(DatabaseOpenError, match="path is too long"):
+            LocalDatabase(folder / "agents.db")
+        assert list(folder.iterdir()) == []
+
+    def test_a_name_forges_no_line(self, tmp_path: Path) -> None:
+        """Line ends and direction marks of a path are escaped where an error shows it."""
+        with pytest.raises(DatabaseOpenError) as caught:
+            LocalDatabase(tmp_path / "nowhere\nERROR \u202e" / "agents.db")
+        assert "\n" not in str(caught.value)
+        assert "\u202e" not in str(caught.value)
 
     @pytest.mark.parametrize("timeout", [-1, float("nan"), float("inf")])
     def test_no_timeout(self, timeout: float) -> None:
-        """A busy timeout is a number of seconds."""
-        with pytest.raises(ValueError, match="busy_timeout"):
-            LocalDatabase(busy_timeout=timeout)
+        """A busy timeout is a number of seconds, and so is a statement's."""
+        for name in ("busy_timeout", "statement_timeout"):
+            options: dict[str, Any] = {name: timeout}
+            with pytest.raises(ValueError, match=name):
+                LocalDatabase(**options)
+
+    def test_no_such_synchronous(self) -> None:
+        """What isn't a way to sync is refused."""
+        with pytest.raises(ValueError, match="synchronous is 'full' or 'normal'"):
+            LocalDatabase(synchronous="off")  # type: ignore[arg-type]
+
+    def test_one_whose_making_failed_has_a_repr(self) -> None:
+        """What reports a failed constructor's variables can show the object that wasn't made."""
+        assert repr(LocalDatabase.__new__(LocalDatabase)) == "LocalDatabase('not opened')"
 
     def test_many_open_a_new_file_at_once(self, path: Path) -> None:
         """Threads that open one new file at the same moment all get it."""

@@ -15,6 +15,7 @@ from strands_persql import testing
 PUBLIC = [
     "AccessDeniedError",
     "AlreadyExistsError",
+    "BadAnswerError",
     "ConflictError",
     "CorruptRowError",
     "Database",

@@ -2,7 +2,8 @@
 
 from .local import LocalDatabase
 from .protocol import Database, Result, Statement, Value
-from .rest import RestClient, RestDatabase, RestError
+from .rest import RestClient, RestDatabase
+from .rest_error import RestError
 
 __all__ = [
     "Database",

@@ -1,46 +1,40 @@
 """The embedded database: a SQLite file, or one in memory, behind the same two methods."""
 
 import contextlib
-import functools
 import os
-import re
 import sqlite3
 import sys
 import threading
 import time
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from typing_extensions import Self
 
+from strands_persql.databases.files import MEMORY, DatabaseFile
 from strands_persql.databases.protocol import Result, Statement, Value
+from strands_persql.databases.sqlite_statements import (
+    MAX_STATEMENTS,
+    Runner,
+    check,
+    in_words,
+    is_read,
+    text_or_bytes,
+)
 from strands_persql.errors import DatabaseOpenError
-
-MAX_STATEMENTS = 100
-"""The most statements of one batch, as with the hosted database."""
-
-MAX_PARAMETERS = 100
-"""The most parameters of one statement, as with the hosted database."""
-
-_MEMORY = ":memory:"
-_COMMENTS = re.compile(r"\s*(?:--[^\n]*(?:\n|$)|/\*.*?(?:\*/|$))\s*", re.DOTALL)
-_FIRST_WORD = re.compile(r"\s*(\w+)")
-_READS = frozenset({"EXPLAIN", "PRAGMA", "SELECT", "VALUES"})
-_TRANSACTIONS = frozenset({"BEGIN", "COMMIT", "END", "RELEASE", "ROLLBACK", "SAVEPOINT"})
 
 _databases: "weakref.WeakSet[LocalDatabase]" = weakref.WeakSet()
 _registry_lock = threading.Lock()
-_creation_lock = threading.Lock()
 
 
 class LocalDatabase:
     """A SQLite database in a file or in memory, for any number of threads and processes.
 
     What a call wrote is on the disk when it returns: files use a write-ahead log that is synced at
-    each commit. A file that isn't there is created, readable and writable by its owner only.
+    each commit. A file that isn't there is created, readable and writable by its owner only. One
+    that is removed or replaced while it is in use is an error from then on.
 
     After a fork a file goes on to work on both sides; a database in memory stays with the process
     that made it.
@@ -49,9 +43,14 @@ class LocalDatabase:
         path: The database's file, or ``":memory:"`` for one that ends with this object. It is
             always taken as a path, never as a URI.
         busy_timeout: How long, in seconds, to wait for another process that is writing.
+        statement_timeout: How long, in seconds, a statement may run before it is stopped.
+        synchronous: ``"full"`` syncs the log at each commit. ``"normal"`` leaves that to
+            checkpoints: after a power cut or a crash of the system the last commits may be
+            missing; the file stays sound, and the end of a process alone loses nothing.
 
     Raises:
-        DatabaseOpenError: The file can't be opened or created, or is no database.
+        DatabaseOpenError: The file can't be opened or created, or isn't a database.
+        ValueError: An option is out of its range, or the path is neither text nor a `Path`.
         sqlite3.OperationalError: Another process kept it locked for longer than `busy_timeout`.
     """
 
@@ -59,15 +58,27 @@ class LocalDatabase:
     """The most bytes that a row may hold: no limit of its own."""
 
     _connection: sqlite3.Connection | None = None
+    _path = "not opened"
 
     def __init__(
-        self, path: str | os.PathLike[str] = _MEMORY, *, busy_timeout: float = 5.0
+        self,
+        path: str | os.PathLike[str] = MEMORY,
+        *,
+        busy_timeout: float = 5.0,
+        statement_timeout: float = 30.0,
+        synchronous: Literal["full", "normal"] = "full",
     ) -> None:
         if not 0 <= busy_timeout < float("inf"):
             raise ValueError(f"busy_timeout is seconds, 0 or more, not {busy_timeout!r}")
-        self._path = os.fspath(path)
-        self._file = None if self._path == _MEMORY else self._absolute(self._path)
+        if not 0 < statement_timeout < float("inf"):
+            raise ValueError(f"statement_timeout is seconds, above 0, not {statement_timeout!r}")
+        if synchronous not in ("full", "normal"):
+            raise ValueError(f"synchronous is 'full' or 'normal', not {synchronous!r}")
+        self._path = _text_of(path)
+        self._file = None if self._path == MEMORY else DatabaseFile(self._path)
         self._busy_timeout = busy_timeout
+        self._synchronous = synchronous
+        self._runner = Runner(statement_timeout)
         self._lock = threading.Lock()
         self._closed = False
         self._forked_from: int | None = None
@@ -96,10 +107,7 @@ class LocalDatabase:
             ValueError: Too many parameters, or a statement such as BEGIN.
             sqlite3.Error: SQLite refused the statement.
         """
-        statement: Statement = {"sql": sql, "params": params}
-        _check(statement)
-        with self._lock:
-            return _run(self._open_connection(), statement)
+        return self.batch([{"sql": sql, "params": params}])[0]
 
     def batch(
         self, statements: Sequence[Statement], /, *, transaction: bool = False
@@ -124,14 +132,71 @@ class LocalDatabase:
                 " make several batches of it"
             )
         for statement in statements:
-            _check(statement)
+            check(statement)
         if not statements:
             return []
+        writes = not all(is_read(statement["sql"]) for statement in statements)
         with self._lock:
             connection = self._open_connection()
-            if not transaction:
-                return [_run(connection, statement) for statement in statements]
-            return self._run_transaction(connection, statements)
+            if self._file is not None:
+                self._file.check()
+            if transaction:
+                results = self._run_transaction(connection, statements, writes)
+            else:
+                results = [self._runner.run(connection, statement) for statement in statements]
+            # Once more, so that nothing is acknowledged that went into a file of no name.
+            if self._file is not None and writes:
+                self._file.check_all()
+        return results
+
+    def checkpoint(self) -> bool:
+        """Empty the write-ahead log, and with it what was deleted or replaced there.
+
+        SQLite overwrites deleted and replaced values (``secure_delete`` is on), but the log keeps
+        their last state until a checkpoint. This costs as much as one commit, or three where the
+        disk is slow to sync. The database may still hold copies of rows that it has moved between
+        its pages at some time; `purge` removes those too.
+
+        Returns:
+            Whether the log is empty. False if another process was reading or writing for longer
+            than `busy_timeout`: call it again later.
+
+        Raises:
+            DatabaseOpenError: The file was removed or replaced.
+            sqlite3.Error: SQLite could not do it.
+        """
+        return self._maintain("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def purge(self) -> bool:
+        """Let nothing that was ever deleted or replaced be left in the database's files.
+
+        Writes the whole database anew (``VACUUM``) and empties the log: its cost grows with the
+        database, and for a moment it takes twice the room. Writers wait, readers don't.
+
+        Returns:
+            Whether it was done, as for `checkpoint`.
+
+        Raises:
+            DatabaseOpenError: The file was removed or replaced.
+            sqlite3.Error: SQLite could not do it, for want of room for example.
+        """
+        return self._maintain("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _maintain(self, *statements: str) -> bool:
+        with self._lock:
+            connection = self._open_connection()
+            if self._file is None:
+                return True
+            self._file.check()
+            try:
+                for sql in statements:
+                    row = connection.execute(sql).fetchone()
+            except sqlite3.OperationalError as error:
+                if not _is_locked(error):
+                    raise
+                return False
+            self._file.check_all()
+        return not row[0]
 
     def close(self) -> None:
         """Close the file, or drop the database in memory; closing again does nothing."""
@@ -157,17 +222,6 @@ class LocalDatabase:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r})"
 
-    @staticmethod
-    def _absolute(path: str) -> str:
-        # An absolute path survives a change of folder, and is no URI even to a SQLite that is
-        # built to look for one.
-        if not path or "\0" in path:
-            raise DatabaseOpenError(
-                f"cannot open the database {path!r}: that is no path;"
-                f' give the name of a file, or "{_MEMORY}"'
-            )
-        return str(Path(path).absolute())
-
     def _open_connection(self) -> sqlite3.Connection:
         """The connection, made anew after a fork. The caller holds the lock."""
         if self._closed:
@@ -182,28 +236,45 @@ class LocalDatabase:
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
+        if self._file is None:
+            return self._opened(MEMORY)
         try:
-            if self._file is not None:
-                _create(self._file)
-            connection = sqlite3.connect(
-                self._file or _MEMORY,
-                timeout=self._busy_timeout,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            self._file.prepare()
+            connection = self._opened(self._file.path)
             try:
-                if self._file is not None:
-                    self._configure(connection)
+                self._keep_log(connection)
+                self._file.note()
             except BaseException:
                 connection.close()
                 raise
+        except UnicodeDecodeError as error:
+            raise DatabaseOpenError(self._file.explain(in_words(error))) from None
         except (OSError, sqlite3.Error) as error:
             if _is_locked(error):
                 raise
-            raise DatabaseOpenError(self._explain(error)) from error
+            raise DatabaseOpenError(self._file.explain(error)) from error
         return connection
 
-    def _configure(self, connection: sqlite3.Connection) -> None:
+    def _opened(self, name: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            name,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.text_factory = text_or_bytes
+            # What a foreign file's schema calls must be harmless, and damage is to be noticed.
+            connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA cell_size_check = ON")
+            connection.execute("PRAGMA secure_delete = ON").fetchall()
+            self._runner.attach(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _keep_log(self, connection: sqlite3.Connection) -> None:
         # Of several that turn a new file's log on at once, SQLite refuses all but one, without the
         # wait that it grants other statements.
         deadline = time.monotonic() + self._busy_timeout
@@ -215,32 +286,17 @@ class LocalDatabase:
                 if not _is_locked(error) or time.monotonic() >= deadline:
                     raise
             time.sleep(0.005)
-        connection.execute("PRAGMA synchronous = FULL")
-
-    def _explain(self, error: Exception) -> str:
-        path = Path(self._file or _MEMORY)
-        if path.is_dir():
-            reason = "it is a folder; give the name of a file"
-        elif not path.parent.is_dir():
-            reason = f"there is no folder {str(path.parent)!r}; create it first"
-        elif "not a database" in str(error):
-            reason = "the file is there, but is no SQLite database; give another path"
-        else:
-            detail = error.strerror if isinstance(error, OSError) else error
-            reason = (
-                f"{detail}; the file and its folder must be readable and writable for this user"
-            )
-        return f"cannot open the database {self._path!r}: {reason}"
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()  # opens the log
 
     def _run_transaction(
-        self, connection: sqlite3.Connection, statements: Sequence[Statement]
+        self, connection: sqlite3.Connection, statements: Sequence[Statement], writes: bool
     ) -> list[Result]:
-        writes = not all(_is_read(statement["sql"]) for statement in statements)
         try:
             # Asking for the write lock first lets writers wait for each other; one that reads and
             # then turns into a writer would be refused at once when another has come between.
             connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-            results = [_run(connection, statement) for statement in statements]
+            results = [self._runner.run(connection, statement) for statement in statements]
             connection.execute("COMMIT")
         except BaseException:
             self._roll_back(connection)
@@ -281,60 +337,17 @@ class LocalDatabase:
         self._lock.release()
 
 
-def _run(connection: sqlite3.Connection, statement: Statement) -> Result:
-    changes = connection.total_changes
-    cursor = connection.execute(statement["sql"], tuple(statement.get("params", ())))
-    try:
-        rows = cursor.fetchall()
-        columns = [column[0] for column in cursor.description or ()]
-    finally:
-        cursor.close()
-    return {
-        "data": [dict(zip(columns, row, strict=True)) for row in rows],
-        "columns": columns,
-        "rows_read": None,
-        "rows_written": connection.total_changes - changes,
-    }
-
-
-def _check(statement: Statement) -> None:
-    count = len(statement.get("params", ()))
-    if count > MAX_PARAMETERS:
-        raise ValueError(
-            f"a statement takes at most {MAX_PARAMETERS} parameters, not {count}:"
-            " make several statements of it"
+def _text_of(path: Any) -> str:
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise ValueError(  # noqa: TRY004 - as for every other option that was not set
+            f"path must be the name of a file or {MEMORY!r}, not {path!r}"
         )
-    if _first_word(statement["sql"]) in _TRANSACTIONS:
-        raise ValueError(
-            f"{statement['sql']!r} is not for a statement to say:"
-            " a transaction is made by batch(…, transaction=True)"
-        )
-
-
-@functools.lru_cache(maxsize=256)
-def _first_word(sql: str) -> str:
-    start = 0
-    while comment := _COMMENTS.match(sql, start):
-        start = comment.end()
-    word = _FIRST_WORD.match(sql, start)
-    return word[1].upper() if word else ""
-
-
-def _is_read(sql: str) -> bool:
-    # Anything else, WITH included, may write; to take a read for a write costs only a short wait.
-    return _first_word(sql) in _READS
+    return text
 
 
 def _is_locked(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
-
-
-def _create(file: str) -> None:
-    # SQLite would create it for everyone to read, and gives the log's files the same mode. Only a
-    # new file is opened here, by one at a time: to close any handle of a file drops the locks that
-    # other connections of this process hold on it.
-    with _creation_lock, contextlib.suppress(FileExistsError):
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 _forking: list[LocalDatabase] = []
