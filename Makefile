@@ -1,6 +1,6 @@
 # `make` lists the targets. Settings that may be given: PYTHON (3.10 or newer; found if left out),
 # VENV (where the environment stands), WITH (requirements to install instead of the newest ones,
-# as in VENV=.venv-oldest WITH="strands-agents==1.42.0").
+# as in VENV=.venv-oldest WITH="strands-agents==1.42.0"; `make oldest` is a short word for these).
 
 SHELL := /bin/sh
 VENV ?= .venv
@@ -9,6 +9,8 @@ RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check -qq install
 ENGINE := tests/engine
 TYPED := $(wildcard src tests docs/examples)
+OLDEST := strands-agents==1.42.0 cachetools==5.3.0 tenacity==9.0.0 httpx==0.27.2
+UPSTREAM_NEEDS := 'moto>=5.1' 'pytest-asyncio>=1'
 
 # The wheel, in an environment of its own and away from the sources: two processes of one session.
 define SMOKE
@@ -31,12 +33,14 @@ endef
 export SMOKE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types package check bench clean
+.PHONY: help demo test upstream upstream-oldest oldest lint format types package check bench clean
 
 help:
 	@echo "make demo     an agent that goes on after its process was killed; no token, no model key"
 	@echo "make test     the tests, on the hosted database's engine too where npm is there"
-	@echo "make check    all that CI asks for: lint, types, tests, package"
+	@echo "make upstream Strands' own tests of sessions, with ours in place of theirs"
+	@echo "make oldest   both of these on the oldest Strands that is supported"
+	@echo "make check    all that CI asks for: lint, types, tests, Strands' tests, package"
 	@echo "make lint     ruff: rules and format"
 	@echo "make format   ruff: put the format and what else it can right"
 	@echo "make types    mypy, strict"
@@ -49,6 +53,16 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.developing engine
 	$(RUN)/python -m pytest
+
+# Strands' tests come with its source distribution, which is fetched from the package index once.
+upstream: $(VENV)/.upstream
+	@$(RUN)/python -m tests.upstream
+
+upstream-oldest:
+	@$(MAKE) --no-print-directory upstream VENV=.venv-oldest WITH="$(OLDEST)"
+
+oldest:
+	@$(MAKE) --no-print-directory test upstream VENV=.venv-oldest WITH="$(OLDEST)"
 
 bench: $(VENV)/.developing engine
 	$(RUN)/python -m pytest tests/benchmarks -m benchmark -s
@@ -68,6 +82,7 @@ check:
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory upstream
 	@$(MAKE) --no-print-directory package
 	@echo "all checks passed"
 
@@ -99,6 +114,11 @@ $(VENV)/.developing: $(VENV)/.made pyproject.toml
 	@echo "installing strands-persql and its development tools into $(VENV)"
 	@$(PIP) -e '.[dev]' $(WITH)
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.upstream: $(VENV)/.developing
+	@echo "installing what Strands' tests need into $(VENV)"
+	@$(PIP) $(UPSTREAM_NEEDS)
+	@touch $@
 
 # The engine of the hosted database comes as an npm package. Without npm its tests are skipped,
 # unless STRANDS_PERSQL_REQUIRE_ENGINE says that they may not be.
