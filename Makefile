@@ -33,10 +33,11 @@ endef
 export SMOKE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test upstream upstream-oldest oldest lint format types package check bench clean
+.PHONY: help demo serve test upstream upstream-oldest oldest lint format types package check bench clean
 
 help:
 	@echo "make demo     an agent that goes on after its process was killed; no token, no model key"
+	@echo "make serve    the hosted database's engine on this machine, for a first hosted script"
 	@echo "make test     the tests, on the hosted database's engine too where npm is there"
 	@echo "make upstream Strands' own tests of sessions, with ours in place of theirs"
 	@echo "make oldest   both of these on the oldest Strands that is supported"
@@ -50,6 +51,9 @@ help:
 
 demo: $(VENV)/.installed
 	@$(RUN)/python docs/examples/demo.py
+
+serve: $(VENV)/.installed engine
+	@$(RUN)/python -m tests.engine
 
 test: $(VENV)/.developing engine
 	$(RUN)/python -m pytest
