@@ -8,19 +8,21 @@ WITH ?=
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check -qq install
 ENGINE := tests/engine
+APART := build/apart
 TYPED := $(wildcard src tests docs/examples)
 OLDEST := strands-agents==1.42.0 cachetools==5.3.0 tenacity==9.0.0 httpx==0.27.2
 UPSTREAM_NEEDS := 'moto>=5.1' 'pytest-asyncio>=1'
 
 # The wheel, in an environment of its own and away from the sources: two processes of one session.
 define SMOKE
-from importlib import resources
+from importlib import metadata, resources
 from strands import Agent
-from strands_persql import LocalDatabase, PerSQLSessionManager
+from strands_persql import LocalDatabase, PerSQLSessionManager, __version__
 from strands_persql.testing import ScriptedModel
 package = resources.files("strands_persql")
 assert "site-packages" in str(package), package
 assert (package / "py.typed").is_file(), "py.typed is missing"
+assert metadata.version("strands-persql") == __version__, __version__
 def ask(text, reply):
     with LocalDatabase("smoke.db") as database:
         model, manager = ScriptedModel([reply]), PerSQLSessionManager("smoke", database)
@@ -33,7 +35,8 @@ endef
 export SMOKE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test upstream upstream-oldest oldest lint format types package check bench clean
+.PHONY: help demo serve test upstream upstream-oldest oldest test-wheel lint format types package check \
+	bench clean
 
 help:
 	@echo "make demo     an agent that goes on after its process was killed; no token, no model key"
@@ -46,6 +49,7 @@ help:
 	@echo "make format   ruff: put the format and what else it can right"
 	@echo "make types    mypy, strict"
 	@echo "make package  build sdist and wheel, install the wheel apart and try it"
+	@echo "make test-wheel  the tests on the built wheel, where the sources are not"
 	@echo "make bench    the benchmarks at full size"
 	@echo "make clean    remove environments, builds and caches"
 
@@ -91,6 +95,18 @@ check:
 	@echo "all checks passed"
 
 package: dist/.checked
+
+# What a release publishes: the wheel in dist/ as it is, and the tests that the sdist there carries.
+test-wheel: $(VENV)/.made
+	@ls dist/*.whl dist/*.tar.gz >/dev/null 2>&1 || { echo "dist/ is empty: make package first" >&2; exit 1; }
+	@rm -rf $(APART) && mkdir -p $(APART)
+	@tar -xzf dist/*.tar.gz -C $(APART) --strip-components=1 && rm -rf $(APART)/src
+	@echo "installing the wheel into an environment of its own"
+	@$(RUN)/python -m venv $(APART)/.venv
+	@$(APART)/.venv/bin/python -m pip --disable-pip-version-check -qq install \
+		"$$(ls $$PWD/dist/*.whl)[dev]" $(WITH)
+	@$(MAKE) -s --no-print-directory -C $(APART) engine
+	@cd $(APART) && .venv/bin/python -m pytest
 
 clean:
 	rm -rf .venv .venv-* build dist $(ENGINE)/node_modules .*_cache .hypothesis
