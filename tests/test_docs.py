@@ -101,6 +101,8 @@ def test_links_lead_somewhere(page: Path) -> None:
     """Each relative link of a page leads to a file of the repository, and to a heading of it."""
     for path, heading in _LINK.findall(page.read_text(encoding="utf-8")):
         target = page.parent / path if path else page
+        if "/src/" in path and not (ROOT / "src").exists():
+            continue  # where the wheel is tested, the sources are away
         assert target.exists(), f"{page.name} links to {path}"
         if heading:
             titles = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
