@@ -11,6 +11,8 @@ ENGINE := tests/engine
 APART := build/apart
 TYPED := $(wildcard src tests docs/examples)
 OLDEST := strands-agents==1.42.0 cachetools==5.3.0 tenacity==9.0.0 httpx==0.27.2
+# Older ones search for minutes through what Strands' dependencies allow.
+NEW_PIP := 'pip>=24.1'
 UPSTREAM_NEEDS := 'moto>=5.1' 'pytest-asyncio>=1'
 
 # The wheel, in an environment of its own and away from the sources: two processes of one session.
@@ -103,6 +105,7 @@ test-wheel: $(VENV)/.made
 	@tar -xzf dist/*.tar.gz -C $(APART) --strip-components=1 && rm -rf $(APART)/src
 	@echo "installing the wheel into an environment of its own"
 	@$(RUN)/python -m venv $(APART)/.venv
+	@$(APART)/.venv/bin/python -m pip --disable-pip-version-check -qq install $(NEW_PIP)
 	@$(APART)/.venv/bin/python -m pip --disable-pip-version-check -qq install \
 		"$$(ls $$PWD/dist/*.whl)[dev]" $(WITH)
 	@$(MAKE) -s --no-print-directory -C $(APART) engine
@@ -117,7 +120,7 @@ $(VENV)/.made:
 	for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python3.10 python); do \
 		if "$$python" -c "$$needs" 2>/dev/null; then \
 			echo "making $(VENV) with $$("$$python" --version)"; \
-			"$$python" -m venv --clear $(VENV) && touch $@ && exit 0; \
+			"$$python" -m venv --clear $(VENV) && $(PIP) $(NEW_PIP) && touch $@ && exit 0; \
 			exit 1; \
 		fi; \
 	done; \
@@ -168,6 +171,7 @@ dist/.checked: $(VENV)/.developing pyproject.toml README.md LICENSE $(shell find
 	@$(RUN)/python -m build >build/build.log 2>&1 || { cat build/build.log >&2; exit 1; }
 	@echo "installing the wheel into an environment of its own"
 	@$(RUN)/python -m venv build/wheel
+	@build/wheel/bin/python -m pip --disable-pip-version-check -qq install $(NEW_PIP)
 	@build/wheel/bin/python -m pip --disable-pip-version-check -qq install dist/*.whl $(WITH)
 	@cd build/wheel && bin/python -I -W error::ResourceWarning -c "$$SMOKE"
 	@rm -rf build/wheel && touch $@

@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from types import CodeType, FunctionType
-from typing import Any
+from types import CodeType, FunctionType, GenericAlias
+from typing import Any, TypeGuard
 
 import pytest
 
@@ -81,7 +81,7 @@ class _Replacing:
         ours = {
             name
             for name, value in module.items()
-            if isinstance(value, type) and issubclass(value, self.ours)
+            if _is_class(value) and issubclass(value, self.ours)
         }
         ours |= self.names - module.keys()  # imported where they are used
         fixtures = item._fixtureinfo.name2fixturedefs.values()
@@ -127,6 +127,11 @@ def _replace(module: str, name: str, ours: type) -> None:
             setattr(sys.modules[place], name, ours)
 
 
+def _is_class(value: object) -> TypeGuard[type]:
+    # Python 3.10 takes list[int] for a type.
+    return isinstance(value, type) and not isinstance(value, GenericAlias)
+
+
 def _names(code: CodeType) -> Iterator[str]:
     """Yield the names that a function's code has, those of functions within it too."""
     yield from code.co_names
@@ -140,7 +145,7 @@ def _helpers(module: dict[str, Any], names: set[str]) -> Iterator[Any]:
     for name in names & module.keys():
         value = module[name]
         if getattr(value, "__module__", None) == module["__name__"]:
-            if isinstance(value, type):
+            if _is_class(value):
                 yield from (one for one in vars(value).values() if isinstance(one, FunctionType))
             else:
                 yield value
