@@ -73,7 +73,8 @@ def run(name: str, folder: Path) -> Outcome:
     suite = SUITES[name]
     outcome = folder / f"{name}.json"
     outcome.unlink(missing_ok=True)
-    names = [path.partition(":")[2] for path in suite.theirs]
+    names = [theirs.partition(":")[2] for theirs in suite.theirs]
+    path = os.pathsep.join([str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     files = [
         str(file.relative_to(folder))
         for file in sorted((folder / "tests" / "strands").rglob("test_*.py"))
@@ -86,7 +87,7 @@ def run(name: str, folder: Path) -> Outcome:
             *("-o", "addopts=", "-p", "no:cacheprovider", "-q", "--tb=short", *files),
         ],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
