@@ -1,6 +1,6 @@
 # `make` lists the targets. Settings that may be given: PYTHON (3.10 or newer; found if left out),
 # VENV (where the environment stands), WITH (requirements to install instead of the newest ones,
-# as in VENV=.venv-oldest WITH="strands-agents==1.42.0").
+# as in VENV=.venv-oldest WITH="strands-agents==1.42.0"; `make oldest` is a short word for these).
 
 SHELL := /bin/sh
 VENV ?= .venv
@@ -8,17 +8,23 @@ WITH ?=
 RUN := $(VENV)/bin
 PIP := $(RUN)/python -m pip --disable-pip-version-check -qq install
 ENGINE := tests/engine
+APART := build/apart
 TYPED := $(wildcard src tests docs/examples)
+OLDEST := strands-agents==1.42.0 cachetools==5.3.0 tenacity==9.0.0 httpx==0.27.2
+# Older ones search for minutes through what Strands' dependencies allow.
+NEW_PIP := 'pip>=24.1'
+UPSTREAM_NEEDS := 'moto>=5.1' 'pytest-asyncio>=1'
 
 # The wheel, in an environment of its own and away from the sources: two processes of one session.
 define SMOKE
-from importlib import resources
+from importlib import metadata, resources
 from strands import Agent
-from strands_persql import LocalDatabase, PerSQLSessionManager
+from strands_persql import LocalDatabase, PerSQLSessionManager, __version__
 from strands_persql.testing import ScriptedModel
 package = resources.files("strands_persql")
 assert "site-packages" in str(package), package
 assert (package / "py.typed").is_file(), "py.typed is missing"
+assert metadata.version("strands-persql") == __version__, __version__
 def ask(text, reply):
     with LocalDatabase("smoke.db") as database:
         model, manager = ScriptedModel([reply]), PerSQLSessionManager("smoke", database)
@@ -31,24 +37,42 @@ endef
 export SMOKE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types package check bench clean
+.PHONY: help demo serve test upstream upstream-oldest oldest test-wheel lint format types package check \
+	bench clean
 
 help:
 	@echo "make demo     an agent that goes on after its process was killed; no token, no model key"
+	@echo "make serve    the hosted database's engine on this machine, for a first hosted script"
 	@echo "make test     the tests, on the hosted database's engine too where npm is there"
-	@echo "make check    all that CI asks for: lint, types, tests, package"
+	@echo "make upstream Strands' own tests of sessions, with ours in place of theirs"
+	@echo "make oldest   both of these on the oldest Strands that is supported"
+	@echo "make check    all that CI asks for: lint, types, tests, Strands' tests, package"
 	@echo "make lint     ruff: rules and format"
 	@echo "make format   ruff: put the format and what else it can right"
 	@echo "make types    mypy, strict"
 	@echo "make package  build sdist and wheel, install the wheel apart and try it"
+	@echo "make test-wheel  the tests on the built wheel, where the sources are not"
 	@echo "make bench    the benchmarks at full size"
 	@echo "make clean    remove environments, builds and caches"
 
 demo: $(VENV)/.installed
 	@$(RUN)/python docs/examples/demo.py
 
+serve: $(VENV)/.installed engine
+	@$(RUN)/python -m tests.engine
+
 test: $(VENV)/.developing engine
 	$(RUN)/python -m pytest
+
+# Strands' tests come with its source distribution, which is fetched from the package index once.
+upstream: $(VENV)/.upstream
+	@$(RUN)/python -m tests.upstream
+
+upstream-oldest:
+	@$(MAKE) --no-print-directory upstream VENV=.venv-oldest WITH="$(OLDEST)"
+
+oldest:
+	@$(MAKE) --no-print-directory test upstream VENV=.venv-oldest WITH="$(OLDEST)"
 
 bench: $(VENV)/.developing engine
 	$(RUN)/python -m pytest tests/benchmarks -m benchmark -s
@@ -68,10 +92,24 @@ check:
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory types
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory upstream
 	@$(MAKE) --no-print-directory package
 	@echo "all checks passed"
 
 package: dist/.checked
+
+# What a release publishes: the wheel in dist/ as it is, and the tests that the sdist there carries.
+test-wheel: $(VENV)/.made
+	@ls dist/*.whl dist/*.tar.gz >/dev/null 2>&1 || { echo "dist/ is empty: make package first" >&2; exit 1; }
+	@rm -rf $(APART) && mkdir -p $(APART)
+	@tar -xzf dist/*.tar.gz -C $(APART) --strip-components=1 && rm -rf $(APART)/src
+	@echo "installing the wheel into an environment of its own"
+	@$(RUN)/python -m venv $(APART)/.venv
+	@$(APART)/.venv/bin/python -m pip --disable-pip-version-check -qq install $(NEW_PIP)
+	@$(APART)/.venv/bin/python -m pip --disable-pip-version-check -qq install \
+		"$$(ls $$PWD/dist/*.whl)[dev]" $(WITH)
+	@$(MAKE) -s --no-print-directory -C $(APART) engine
+	@cd $(APART) && .venv/bin/python -m pytest
 
 clean:
 	rm -rf .venv .venv-* build dist $(ENGINE)/node_modules .*_cache .hypothesis
@@ -82,7 +120,7 @@ $(VENV)/.made:
 	for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python3.10 python); do \
 		if "$$python" -c "$$needs" 2>/dev/null; then \
 			echo "making $(VENV) with $$("$$python" --version)"; \
-			"$$python" -m venv --clear $(VENV) && touch $@ && exit 0; \
+			"$$python" -m venv --clear $(VENV) && $(PIP) $(NEW_PIP) && touch $@ && exit 0; \
 			exit 1; \
 		fi; \
 	done; \
@@ -99,6 +137,11 @@ $(VENV)/.developing: $(VENV)/.made pyproject.toml
 	@echo "installing strands-persql and its development tools into $(VENV)"
 	@$(PIP) -e '.[dev]' $(WITH)
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.upstream: $(VENV)/.developing
+	@echo "installing what Strands' tests need into $(VENV)"
+	@$(PIP) $(UPSTREAM_NEEDS)
+	@touch $@
 
 # The engine of the hosted database comes as an npm package. Without npm its tests are skipped,
 # unless STRANDS_PERSQL_REQUIRE_ENGINE says that they may not be.
@@ -128,6 +171,7 @@ dist/.checked: $(VENV)/.developing pyproject.toml README.md LICENSE $(shell find
 	@$(RUN)/python -m build >build/build.log 2>&1 || { cat build/build.log >&2; exit 1; }
 	@echo "installing the wheel into an environment of its own"
 	@$(RUN)/python -m venv build/wheel
+	@build/wheel/bin/python -m pip --disable-pip-version-check -qq install $(NEW_PIP)
 	@build/wheel/bin/python -m pip --disable-pip-version-check -qq install dist/*.whl $(WITH)
 	@cd build/wheel && bin/python -I -W error::ResourceWarning -c "$$SMOKE"
 	@rm -rf build/wheel && touch $@

@@ -2,8 +2,8 @@
 
 Run it with `make demo`, or with `python docs/examples/demo.py` where the package is installed. It
 takes no token, no network and no model key: a script stands in for the model, and answers from the
-conversation that it is given. With ANTHROPIC_API_KEY or OPENAI_API_KEY in the environment, or with
-STRANDS_PERSQL_DEMO_MODEL set to anthropic, openai or bedrock, a real model answers.
+conversation that it is given. A real model answers only where STRANDS_PERSQL_DEMO_MODEL names its
+provider (anthropic, bedrock or openai); it then takes that provider's key, and costs money.
 """
 
 import importlib
@@ -27,6 +27,7 @@ from strands_persql.testing import Reply, ScriptedModel, ToolCall
 
 SESSION = "trip"
 WAITING = "book_seat is at work"
+NEW = "a new database: makes its tables, the session and the agent"
 
 # -- an agent with tools and state, like any other -------------------------------------------------
 
@@ -70,7 +71,8 @@ def talk(path: str, prompts: list[str]) -> None:
             callback_handler=None,
         )
         stats = session.session_repository.stats
-        say("opened", f"with {len(agent.messages)} messages", stats().round_trips)
+        found = f"with {len(agent.messages)} messages"
+        say("opened", found if agent.messages else NEW, stats().round_trips)
         for prompt in prompts:
             say("user", prompt)
             before = stats()
@@ -86,29 +88,27 @@ def say(who: str, what: str, round_trips: int | None = None) -> None:
 
 # -- its model -------------------------------------------------------------------------------------
 
-PROVIDERS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "anthropic": (
-        "ANTHROPIC_API_KEY",
-        "AnthropicModel",
-        {"model_id": "claude-sonnet-4-5", "max_tokens": 1024},
-    ),
-    "openai": ("OPENAI_API_KEY", "OpenAIModel", {"model_id": "gpt-4o-mini"}),
-    "bedrock": ("STRANDS_PERSQL_DEMO_MODEL", "BedrockModel", {}),
+PROVIDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "anthropic": ("AnthropicModel", {"model_id": "claude-sonnet-4-5", "max_tokens": 1024}),
+    "bedrock": ("BedrockModel", {}),
+    "openai": ("OpenAIModel", {"model_id": "gpt-4o-mini"}),
 }
 
 
 def choose_model() -> Model:
-    """Take the scripted model, or a real one where the environment has a key and its package."""
-    wanted = os.environ.get("STRANDS_PERSQL_DEMO_MODEL")
-    for name, (key, model, settings) in PROVIDERS.items():
-        if name == wanted or (not wanted and os.environ.get(key)):
-            try:
-                module = importlib.import_module(f"strands.models.{name}")
-            except ImportError:
-                sys.exit(f"{name} needs its package: pip install 'strands-agents[{name}]'")
-            chosen: Model = getattr(module, model)(**settings)
-            return chosen
-    return ScriptedModel(think)
+    """Return the scripted model, or a real one where STRANDS_PERSQL_DEMO_MODEL names it."""
+    name = os.environ.get("STRANDS_PERSQL_DEMO_MODEL")
+    if not name:
+        return ScriptedModel(think)
+    if name not in PROVIDERS:
+        sys.exit(f"STRANDS_PERSQL_DEMO_MODEL={name} | must be one of {', '.join(PROVIDERS)}")
+    model, settings = PROVIDERS[name]
+    try:
+        module = importlib.import_module(f"strands.models.{name}")
+    except ImportError:
+        sys.exit(f"{name} needs its package: pip install 'strands-agents[{name}]'")
+    chosen: Model = getattr(module, model)(**settings)
+    return chosen
 
 
 def think(messages: Messages) -> Reply:
@@ -131,18 +131,25 @@ def think(messages: Messages) -> Reply:
 
 # -- what happens ----------------------------------------------------------------------------------
 
+NEXT = """
+What to look at next:
+  README.md            ten lines of your own, and what it costs
+  docs/guarantees.md   what you can rely on, with the test that holds each promise
+  docs/hosted.md       the same on a hosted database
+  docs/examples/       this program, and a web server"""
+
 
 def main(path: str) -> None:
     """Have three processes on one session, and show what the database holds in the end."""
-    print("strands-persql: three processes go on with one session, and one of them is killed")
+    print("strands-persql: three processes share one session, and one of them is killed")
 
     print("\nProcess 1 begins the session, and is killed in the middle of its second turn.")
     with start(path, "Hi, I'm Ada from Lisbon.", "Book a seat to Oslo, please.") as first:
         follow(first, until=WAITING)
         first.kill()
-    say("SIGKILL", "process 1 is dead; what was said is not lost")
+    say("SIGKILL", "process 1 is dead; each message that it had said is stored")
 
-    print("\nProcess 2 goes on. Who wants what, it knows from the session.")
+    print("\nProcess 2 opens the session, and knows from it who wants what.")
     with start(path, "Go on, please.", "Who travels, and where?") as second:
         follow(second, until=WAITING)
 
@@ -150,10 +157,11 @@ def main(path: str) -> None:
         with start(path, "I'm Ben, and I come along.") as third:
             follow(third)
 
-        print("\nProcess 2 ends its turn, and learns with the next one what process 3 has done.")
+        print("\nProcess 2 ends its turn, which moves behind process 3's, and learns of that one.")
         print("the seat is booked", file=second.stdin, flush=True)
         follow(second)
     show(path)
+    print(NEXT)
 
 
 def start(path: str, *prompts: str) -> "subprocess.Popen[str]":
@@ -191,7 +199,7 @@ def show(path: str) -> None:
             for table in ("sessions", "agents", "messages", "multi_agents")
         }
 
-    print("\nThe transcript, as the database holds it:")
+    print("\nThe transcript, as the database holds it (ids have gaps where turns met):")
     turns = [turn for turn, _ in groupby(row["turn"] for row in messages)]
     for row in messages:
         message = json.loads(row["data"])["message"]
@@ -200,12 +208,23 @@ def show(path: str) -> None:
         print(f"  {turn}  {row['message_id']:>2}  {message['role']:<9}  {text}")
     print(f"\nAgent state     {state[0]['state']}")
     print("Rows            " + ", ".join(f"{table} {n}" for table, n in counts.items()))
-    whole = len(turns) == len(set(turns))
-    print(f"Turns           {len(turns)}, {'each of them whole' if whole else 'TORN APART'}")
+    print(f"Turns           {count_turns(turns, messages)}")
+
+
+def count_turns(turns: list[str], messages: list[dict[str, Any]]) -> str:
+    """Return how many turns there are, and of which kind; `turns` has one entry a stretch."""
+    last = {row["turn"]: json.loads(row["data"])["message"] for row in messages}
+    finished = [
+        one["role"] == "assistant" and not any("toolUse" in block for block in one["content"])
+        for one in last.values()
+    ]
+    mixed = "none mixed with another" if len(turns) == len(last) else "MIXED"
+    cut = f"{finished.count(True)} finished, {finished.count(False)} cut short by the kill"
+    return f"{len(last)}, {mixed}: {cut}"
 
 
 def in_words(block: dict[str, Any]) -> str:
-    """Give a part of a message as a line of text."""
+    """Return a part of a message as a line of text."""
     if "toolUse" in block:
         return f"calls {block['toolUse']['name']}({json.dumps(block['toolUse']['input'])})"
     if "toolResult" in block:

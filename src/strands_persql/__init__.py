@@ -34,6 +34,8 @@ from .errors import (
     UnavailableError,
 )
 
+__version__ = "1.0.0"
+
 __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",

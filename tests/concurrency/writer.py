@@ -370,7 +370,7 @@ class Writer(HookProvider):
         """Write down what went wrong, and go on with the same agent where that may be."""
         cause = getattr(error, "original_exception", error)
         if isinstance(cause, (UnavailableError, OutcomeUnknownError, ConflictError)):
-            self._journal.write("failed", error=type(cause).__name__, text="".join(traceback.format_exception(cause)))
+            self._journal.write("failed", error=type(cause).__name__)
             if isinstance(cause, ConflictError) and self._settings.on_conflict == "raise":
                 self._agent = self._manager = None
             return

@@ -104,15 +104,51 @@ class TestDemo:
         assert "Done: seat 12A to Oslo is booked." in demo
 
     def test_it_merges_what_two_writers_did(self, demo: str) -> None:
-        """The state has both writers' keys, and both writers' turns are whole."""
+        """The state has both writers' keys, and no turn is mixed with another."""
         assert 'Agent state     {"guests":["Ben"],"seat":"12A to Oslo"}' in demo
-        assert "Turns           5, each of them whole" in demo
+        assert "Turns           5, none mixed with another: 4 finished, 1 cut short" in demo
 
     def test_it_tells_the_rows_and_the_round_trips(self, demo: str) -> None:
         """Rows by table and round trips by step are shown, one to open and two for a plain turn."""
         assert "Rows            sessions 1, agents 1, messages 14, multi_agents 0" in demo
         assert re.search(r"opened  with 4 messages +1 round trip\n", demo)
         assert re.search(r"Nice to meet you, Ada\. +2 round trips\n", demo)
+
+    def test_it_says_what_a_new_database_costs(self, demo: str) -> None:
+        """The round trips of the first open are explained: there are no tables yet."""
+        assert re.search(r"opened  a new database: makes its tables, .+ \d round trips\n", demo)
+
+    def test_it_names_what_to_look_at_next(self, demo: str) -> None:
+        """It ends with pages and folders that are there."""
+        names = re.findall(r"^  (\S+\.md|\S+/) ", demo.partition("look at next:")[2], re.MULTILINE)
+
+        assert len(names) == 4
+        assert [name for name in names if not (EXAMPLES.parent.parent / name).exists()] == []
+
+    def test_keys_alone_choose_no_real_model(self) -> None:
+        """With model keys in the environment the scripted model still answers."""
+        done = subprocess.run(
+            [sys.executable, "-c", "import demo; print(type(demo.choose_model()).__name__)"],
+            cwd=EXAMPLES,
+            env=environment(OPENAI_API_KEY="sk-none", ANTHROPIC_API_KEY="sk-none"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("ScriptedModel\n", "")
+
+    def test_a_wrong_provider_is_named(self) -> None:
+        """A provider that isn't known ends the demo with those that are."""
+        done = subprocess.run(
+            [sys.executable, "-c", "import demo; demo.choose_model()"],
+            cwd=EXAMPLES,
+            env=environment(STRANDS_PERSQL_DEMO_MODEL="opnai"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "=opnai | must be one of anthropic, bedrock, openai" in done.stderr
 
     def test_it_fits_a_terminal(self, demo: str) -> None:
         """What it prints fits a terminal of 100 columns and 50 lines."""

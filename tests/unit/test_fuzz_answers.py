@@ -4,7 +4,7 @@ import pytest
 
 from strands_persql.databases.results import rows_of, usage_of
 from tests.fuzz.answers import ODD, Fuzz
-from tests.test_rest import ROW, Connect, answering
+from tests.hosted.test_rest import ROW, Connect, answering
 
 __all__ = ["answering"]
 
