@@ -6,7 +6,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("tests.contract.helpers", "tests.properties.machines")
+pytest.register_assert_rewrite(
+    "tests.contract.agents", "tests.contract.helpers", "tests.properties.machines"
+)
 
 from tests.engine.fixtures import (  # noqa: E402 - after the modules that assert are known
     database_name,
