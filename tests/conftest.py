@@ -7,7 +7,10 @@ import hypothesis
 import pytest
 
 pytest.register_assert_rewrite(
-    "tests.contract.agents", "tests.contract.helpers", "tests.properties.machines"
+    "tests.contract.agents",
+    "tests.contract.helpers",
+    "tests.contract.stopped",
+    "tests.properties.machines",
 )
 
 from tests.engine.fixtures import (  # noqa: E402 - after the modules that assert are known

@@ -357,6 +357,26 @@ def refused(call: Callable[[], object]) -> ConflictError:
     pytest.fail("nobody refused it")
 
 
+def race(racers: Sequence[Callable[[], object]]) -> list[object]:
+    """Let all begin at once, each in a thread, and give what each returned or raised."""
+    barrier = threading.Barrier(len(racers), timeout=30)
+    outcomes: list[object] = [None] * len(racers)
+
+    def run(number: int) -> None:
+        barrier.wait()
+        try:
+            outcomes[number] = racers[number]()
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            outcomes[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(racers))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
 def fails(call: Callable[[], object], message: str) -> None:
     """Assert that a call raises the error that a script holds."""
     with pytest.raises(Exception, match=message):
