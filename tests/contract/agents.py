@@ -88,7 +88,7 @@ class Scene(HookProvider):
         self.session_id, self.agent_id = session_id, agent_id
         self.said: list[tuple[Message, Message]] = []
         self.invalid: list[str] = []
-        self._answers = itertools.count(1)
+        self._answers, self._numbers = itertools.count(1), itertools.count(1)
         self._lock = threading.Lock()
 
     # -- agents --------------------------------------------------------------------------------
@@ -144,6 +144,10 @@ class Scene(HookProvider):
         model = ScriptedModel(look_and_reply)
         model.update_config(context_window_limit=100_000)
         return model
+
+    def number(self) -> int:
+        """Give a number that this scene hasn't given yet."""
+        return next(self._numbers)
 
     def script(self, *replies: Reply) -> Callable[[Messages], Reply]:
         """Make a model's answers: these in order, and then texts that no other answer has."""
@@ -271,6 +275,23 @@ def content(message: Message) -> Any:
 def contents(messages: Sequence[Message]) -> list[Any]:
     """Give the roles and contents of messages."""
     return [content(message) for message in messages]
+
+
+def alike(messages: Sequence[Message]) -> list[Any]:
+    """Give the roles and contents of messages, with calls and results named by their order."""
+    names: dict[str, str] = {}
+
+    def rename(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {
+                key: names.setdefault(each, f"call {len(names)}")
+                if key == "toolUseId"
+                else rename(each)
+                for key, each in value.items()
+            }
+        return [rename(each) for each in value] if isinstance(value, list) else value
+
+    return [rename(one) for one in contents(messages)]
 
 
 def memory(agent: Agent) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Turns that stop, in each way in which they can be gone on with."""
+"""Turns that stop, in each way in which they can be gone on with, and agents asked after them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from tests.contract.agents import (
     outcome,
     paying,
     step,
+    unmanaged,
 )
 from tests.contract.backends import Backend
 from tests.contract.helpers import said
@@ -241,3 +242,35 @@ def answer_in_process(path: Path, commit: Any, prompt: Any, barrier: Barrier, re
             results.put((outcome(lambda: agent(prompt)), paid))
         except Exception as error:  # noqa: BLE001 - the test looks at it
             results.put((repr(error), paid))
+
+
+def play(backend: Backend, commit: str, session_id: str, *, warm: bool) -> "Asking":
+    """Begin a session whose agent is open all along, or opened when it is asked."""
+    scene = Scene(backend, commit, unmanaged, session_id=session_id)
+    agent = scene.open("Hi.")
+    agent("Hello.")
+    return Asking(scene, agent if warm else None)
+
+
+class Asking:
+    """A session in which an agent is asked something when others have been there.
+
+    Args:
+        scene: The session.
+        agent: The agent, or None if it is opened to be asked.
+    """
+
+    def __init__(self, scene: Scene, agent: Agent | None) -> None:
+        self.scene, self.agent = scene, agent
+
+    def ask(self, prompt: str, reply: str = "Yes.") -> Agent:
+        """Ask, and give the agent that was asked."""
+        agent = self.agent or self.scene.open()
+        agent.model = self.scene.model(reply)
+        agent(prompt)
+        return agent
+
+
+def heard(texts: list[str]) -> list[str]:
+    """Leave out results that stand for those of a process that died."""
+    return [text for text in texts if text != f"result {STAND_IN}"]
