@@ -89,6 +89,7 @@ class Scene(HookProvider):
         self.said: list[tuple[Message, Message]] = []
         self.invalid: list[str] = []
         self._answers, self._numbers = itertools.count(1), itertools.count(1)
+        self._summaries = itertools.count(1)
         self._lock = threading.Lock()
 
     # -- agents --------------------------------------------------------------------------------
@@ -151,11 +152,11 @@ class Scene(HookProvider):
 
     def script(self, *replies: Reply) -> Callable[[Messages], Reply]:
         """Make a model's answers: these in order, and then texts that no other answer has."""
-        rest, summaries = iter(replies), itertools.count(1)
+        rest = iter(replies)
 
         def reply(messages: Messages) -> Reply:
             if is_for_summary(messages):
-                return f"summary {next(summaries)}"
+                return f"summary {next(self._summaries)}"
             for one in rest:
                 return one
             return f"answer {next(self._answers)}"
