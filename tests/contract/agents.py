@@ -268,9 +268,12 @@ def is_for_summary(messages: Messages) -> bool:
 
 def content(message: Message) -> Any:
     """Give a message's role and content, as JSON makes them."""
-    return json.loads(
-        json.dumps({"role": message["role"], "content": message["content"]}, default=repr)
-    )
+    return as_json({"role": message["role"], "content": message["content"]})
+
+
+def as_json(value: Any) -> Any:
+    """Give what JSON makes of a value, with NaN and infinities by their names, to be compared."""
+    return json.loads(json.dumps(value, default=repr), parse_constant=str)
 
 
 def contents(messages: Sequence[Message]) -> list[Any]:
@@ -303,7 +306,7 @@ def memory(agent: Agent) -> dict[str, Any]:
         "conversation manager": agent.conversation_manager.get_state(),
         "interrupts": agent._interrupt_state.to_dict(),
     }
-    return cast("dict[str, Any]", json.loads(json.dumps(held, default=repr, sort_keys=True)))
+    return cast("dict[str, Any]", as_json(held))
 
 
 def calls(agent: Agent) -> list[Messages]:
