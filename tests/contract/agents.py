@@ -450,6 +450,12 @@ def mark(messages: Messages, index: int) -> None:
     message.setdefault("metadata", {}).setdefault("custom", {})["seen"] = {"by": ["Ada"]}
 
 
+def edit(messages: Messages, *indexes: int) -> None:
+    """Change what messages say."""
+    for index in indexes:
+        messages[index]["content"][0]["text"] += ", edited"
+
+
 def pin(messages: Messages, index: int) -> None:
     """Pin a message as Strands does."""
     from strands.agent.conversation_manager.compression.pin_message import (  # noqa: PLC0415

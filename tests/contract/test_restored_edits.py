@@ -17,6 +17,7 @@ from tests.contract.agents import (
     Scene,
     both,
     contents,
+    edit,
     manager_of,
     mark,
     sliding,
@@ -30,12 +31,6 @@ from tests.contract.helpers import assistant, said, user
 def another(messages: Messages, index: int) -> None:
     """Give a message another content."""
     messages[index]["content"] = [{"text": "another"}]
-
-
-def edit(messages: Messages, *indexes: int) -> None:
-    """Change what messages say."""
-    for index in indexes:
-        messages[index]["content"][0]["text"] += ", edited"
 
 
 CHANGES: dict[str, Callable[[Agent], object]] = {
