@@ -10,6 +10,7 @@ pytest.register_assert_rewrite(
     "tests.contract.agents",
     "tests.contract.helpers",
     "tests.contract.stopped",
+    "tests.properties.agents",
     "tests.properties.machines",
 )
 
