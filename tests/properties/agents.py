@@ -124,6 +124,11 @@ class Writer:
         """Whether its agent takes nothing but answers."""
         return self.agent._interrupt_state.activated
 
+    @property
+    def interrupts(self) -> dict[str, Any]:
+        """What its agent waits for, by ids."""
+        return self.agent._interrupt_state.interrupts
+
 
 class Agents(RuleBasedStateMachine):
     """One session, its writers, and what must hold after each step."""
@@ -165,13 +170,17 @@ class Agents(RuleBasedStateMachine):
 
     # -- what happens ------------------------------------------------------------------------
 
-    def _writer(self, number: int) -> Writer:
-        return self.writers[number % self.number]
+    def free(self) -> list[Writer]:
+        """Give the writers whose agents take prompts."""
+        return [one for one in self.writers if not one.waits]
 
-    def _free(self, number: int) -> Writer | None:
-        """Give a writer whose agent takes prompts, or None."""
-        writer = self._writer(number)
-        return None if writer.waits else writer
+    def stale(self) -> list[Writer]:
+        """Give the writers who wait for an answer that somebody else has been given."""
+        known = {one.id for one in self.waiting or ()}
+        return [one for one in self.writers if one.waits and set(one.interrupts) != known]
+
+    def _free(self, number: int) -> Writer:
+        return _pick(self.free(), number)
 
     def _turn(self, writer: Writer, *replies: Reply, prompt: Any = "", new: bool = True) -> str:
         """Let a writer's agent have a turn, and tell how it ended."""
@@ -226,46 +235,51 @@ class Agents(RuleBasedStateMachine):
         known = set(self.acknowledged)
         self.acknowledged += [name for name in writer.said if name and name not in known]
 
+    @precondition(lambda self: self.free())
     @rule(number=writers, tools=st.integers(0, 3), together=st.booleans(), faults=faults)
     def turn(self, number: int, tools: int, together: bool, faults: list[Fault | None]) -> None:
         """A turn, with tools or without, whatever befalls its requests."""
-        if writer := self._free(number):
-            calls = [ToolCall("count", {}, writer.name()) for _ in range(tools)]
-            writer.faults = list(faults)
-            replies: list[Reply] = [calls] if together and calls else [*calls]
-            self._turn(writer, *replies, writer.name())
+        writer = self._free(number)
+        calls = [ToolCall("count", {}, writer.name()) for _ in range(tools)]
+        writer.faults = list(faults)
+        replies: list[Reply] = [calls] if together and calls else [*calls]
+        self._turn(writer, *replies, writer.name())
 
+    @precondition(lambda self: self.free())
     @rule(number=writers, again=st.booleans())
     def failing_turn(self, number: int, again: bool) -> None:
         """A turn whose model fails, at once or when a tool has run."""
-        if writer := self._free(number):
-            replies: list[Reply] = [ToolCall("count", {}, writer.name())] if again else []
-            self._turn(writer, *replies, DOWN)
+        writer = self._free(number)
+        replies: list[Reply] = [ToolCall("count", {}, writer.name())] if again else []
+        self._turn(writer, *replies, DOWN)
 
+    @precondition(lambda self: any(one.failed for one in self.free()))
     @rule(number=writers)
     def retry_turn(self, number: int) -> None:
         """The model is asked again, without a prompt, after it failed."""
-        writer = self._writer(number)
-        if writer.failed and not writer.waits:
-            self._turn(writer, writer.name(), prompt=None, new=False)
+        writer = _pick([one for one in self.free() if one.failed], number)
+        self._turn(writer, writer.name(), prompt=None, new=False)
 
+    @precondition(lambda self: self.free())
     @rule(number=writers)
     def guarded_turn(self, number: int) -> None:
         """A turn whose prompt is redacted."""
-        if writer := self._free(number):
-            name = writer.name()
-            guarded = Redact(f"[gone] {name}", writer.name())
-            self._turn(writer, guarded, prompt=f"SECRET {name}", new=False)
+        writer = self._free(number)
+        name = writer.name()
+        guarded = Redact(f"[gone] {name}", writer.name())
+        self._turn(writer, guarded, prompt=f"SECRET {name}", new=False)
 
+    @precondition(lambda self: self.free() and self.managed == "summaries")
     @rule(number=writers)
     def summarized_turn(self, number: int) -> None:
         """A turn whose model overflows at first."""
         writer = self._free(number)
-        if writer and self.managed == "summaries" and len(writer.agent.messages) > 4:
-            self._turn(writer, OVERFLOW, writer.name())
+        overflows = [OVERFLOW] * (len(writer.agent.messages) > 4)
+        self._turn(writer, *overflows, writer.name())
 
     # -- what an application does --------------------------------------------------------------
 
+    @precondition(lambda self: self.free())
     @rule(
         number=writers,
         how=st.sampled_from(["edit", "drop", "insert", "clear", "pin", "mark", "copy"]),
@@ -275,11 +289,9 @@ class Agents(RuleBasedStateMachine):
     def change(self, number: int, how: str, place: int, sync: bool) -> None:
         """An application changes an agent's messages between two turns."""
         writer = self._free(number)
-        if writer is None or writer.failed:
-            return
         messages = writer.agent.messages
         plain = [n for n, one in enumerate(messages) if "text" in one["content"][0]]
-        if not plain:
+        if writer.failed or not plain:
             return
         index = plain[place % len(plain)]
         self._change(writer, how, index)
@@ -308,56 +320,53 @@ class Agents(RuleBasedStateMachine):
         elif how == "copy":
             agent.messages = [dict(one) for one in messages]  # type: ignore[misc]
 
+    @precondition(lambda self: self.free())
     @rule(number=writers)
     def take_snapshot(self, number: int) -> None:
         """A point is kept to go back to."""
-        if writer := self._free(number):
-            writer.snapshot = writer.agent.take_snapshot(preset="session")
+        writer = self._free(number)
+        writer.snapshot = writer.agent.take_snapshot(preset="session")
 
+    @precondition(lambda self: any(one.snapshot for one in self.free()))
     @rule(number=writers)
     def rewind(self, number: int) -> None:
         """An agent goes back to a point that was kept, and has a turn."""
-        writer = self._free(number)
-        if writer and writer.snapshot is not None and not writer.failed:
-            writer.agent.load_snapshot(writer.snapshot)
-            self._turn(writer, writer.name())
+        writer = _pick([one for one in self.free() if one.snapshot], number)
+        writer.agent.load_snapshot(writer.snapshot)
+        self._turn(writer, writer.name())
 
     # -- turns that wait -----------------------------------------------------------------------
 
-    @precondition(lambda self: self.writers and self.waiting is None)
+    @precondition(lambda self: self.waiting is None and self.free())
     @rule(number=writers)
     def interrupted_turn(self, number: int) -> None:
         """A turn that stops, to ask a human."""
-        if writer := self._free(number):
-            call = ToolCall("pay", {"amount": 1}, writer.name())
-            self.waiting = []  # from here on memory is not compared: the turn may wait already
-            if self._turn(writer, call) == "done":
-                self.waiting = list(writer.agent._interrupt_state.interrupts.values())
+        writer = self._free(number)
+        self._turn(writer, ToolCall("pay", {"amount": 1}, writer.name()))
+        self.waiting = list(writer.interrupts.values())
 
     @precondition(lambda self: bool(self.waiting))
     @rule(number=writers)
     def answer(self, number: int) -> None:
         """A human answers, in a process that knows of the question."""
-        writer = self._writer(number)
-        if not writer.waits:
+        known = {one.id for one in self.waiting or ()}
+        knowing = [one for one in self.writers if set(one.interrupts) == known]
+        if not knowing:
             return
-        prompt = answers(self.waiting, f"human {len(self.paid)}")
-        before = len(self.paid)
+        writer, before = _pick(knowing, number), len(self.paid)
+        prompt = answers(self.waiting, f"human {before}")
         self.waiting = None
         self._turn(writer, writer.name(), prompt=prompt, new=False)
         if len(self.paid) != before + 1:
             self.wrong.append("an answer had no effect")
-        self.late = prompt
 
-    @precondition(lambda self: self.waiting is None)
+    @precondition(lambda self: self.stale())
     @rule(number=writers)
     def answer_late(self, number: int) -> None:
         """Who answers what has been answered is refused, and opens the session again."""
-        writer = self._writer(number)
-        if not writer.waits:
-            return
-        before = list(self.paid)
-        how = outcome(lambda: writer.agent(self.late))
+        writer, before = _pick(self.stale(), number), list(self.paid)
+        prompt = answers(list(writer.interrupts.values()), "late")
+        how = outcome(lambda: writer.agent(prompt))
         if how != "ConflictError" or self.paid != before:
             self.wrong.append(f"a late answer was {how}, and paid by {self.paid}")
         writer.agent = writer.open()
@@ -367,18 +376,17 @@ class Agents(RuleBasedStateMachine):
     @rule(number=writers, orderly=st.booleans())
     def restart(self, number: int, orderly: bool) -> None:
         """A process ends, with its manager closed or not, and another one takes its place."""
-        writer = self._writer(number)
+        writer = _pick(self.writers, number)
         if orderly:
             manager: Any = writer.agent._session_manager
             manager.close()
         writer.agent = writer.open()
 
+    @precondition(lambda self: self.free())
     @rule(number=writers, after=st.integers(0, 2))
     def kill(self, number: int, after: int) -> None:
         """A process is killed in the middle of a turn."""
         writer = self._free(number)
-        if writer is None:
-            return
         replies: list[Reply] = [ToolCall("count", {}, writer.name()) for _ in range(after)]
         script = self.scene.script(*replies, writer.name())
         left = itertools.count()
@@ -396,7 +404,7 @@ class Agents(RuleBasedStateMachine):
     @rule(number=writers)
     def stragglers_arrive(self, number: int) -> None:
         """What is late arrives."""
-        self._writer(number).database.deliver_late()
+        _pick(self.writers, number).database.deliver_late()
 
     # -- what must hold ------------------------------------------------------------------------
 
@@ -427,6 +435,10 @@ class Agents(RuleBasedStateMachine):
     def _has_tables(self) -> bool:
         found = self.backend.raw("SELECT 1 FROM sqlite_master WHERE name = 'strands_messages'")
         return bool(found)
+
+
+def _pick(these: list[Writer], number: int) -> Writer:
+    return these[number % len(these)]
 
 
 def _pairs(messages: Messages) -> bool:
