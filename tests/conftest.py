@@ -8,7 +8,13 @@ from typing import Any
 import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("tests.support", "strands_persql.testing.conformance")
+pytest.register_assert_rewrite(
+    "strands_persql.testing.conformance",
+    "tests.contract.agents",
+    "tests.contract.stopped",
+    "tests.properties.agents",
+    "tests.support",
+)
 
 from tests.engine.fixtures import (  # noqa: E402 - after the modules that assert are known
     database_name,

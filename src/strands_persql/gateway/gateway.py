@@ -3,10 +3,11 @@
 import inspect
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from strands_persql.databases.protocol import Database, Statement
+from strands_persql.databases.results import results_of, rows_of, usage_of
 from strands_persql.errors import (
     AccessDeniedError,
     DatabaseError,
@@ -149,11 +150,11 @@ class Gateway:
             except Exception as error:
                 failures.append(classify(error))
                 raise
-            results = _results(results)
-            usage = _usage(results)
+            results = results_of(results)
+            usage = usage_of(results)
             self._counters.add(**usage)
             trip.used(usage)
-        return [_rows(result) for result in results]
+        return [rows_of(result) for result in results]
 
     def _schema_error(
         self, error: Exception, context: _Context, changes: Sequence[str]
@@ -237,45 +238,3 @@ def _takes_idempotency_key(database: Database) -> bool:
     except (TypeError, ValueError):
         return False
     return "idempotency_key" in parameters
-
-
-def _results(answer: Any) -> Sequence[Any]:
-    # The SDK's shape for a batch isn't documented for Python: a list, or an object around one.
-    if isinstance(answer, Mapping):
-        for name in ("data", "results"):
-            if isinstance(answer.get(name), Sequence):
-                return answer[name]  # type: ignore[no-any-return]
-    return answer if isinstance(answer, Sequence) else list(answer)
-
-
-def _rows(result: Any) -> list[Row]:
-    told = isinstance(result, (dict, Mapping))
-    data = result.get("data") if told else getattr(result, "data", result)
-    if isinstance(data, (dict, Mapping)):  # the wire's own shape, one level down
-        result, data = data, data.get("rows")
-    elif data is None:
-        data = result.get("rows") if told else None
-    if not data:
-        return []
-    rows = data if isinstance(data, list) else list(data)
-    if not isinstance(rows[0], Mapping):
-        columns = result["columns"]
-        return [dict(zip(columns, row, strict=True)) for row in rows]
-    return rows
-
-
-def _usage(results: Sequence[Any]) -> dict[str, float]:
-    """Return what the results say they cost; a batch's ``meta`` may be beside its first one."""
-    usage: dict[str, float] = {"rows_read": 0, "rows_written": 0, "cost_usd": 0.0}
-    for result in results:
-        if isinstance(result, (dict, Mapping)):
-            meta = result.get("meta")
-            for name, spelling in _USAGE:
-                told = result.get(name, result.get(spelling))
-                if told is None and meta:
-                    told = meta.get(name, meta.get(spelling))
-                usage[name] += told or 0
-    return usage
-
-
-_USAGE = (("rows_read", "rowsRead"), ("rows_written", "rowsWritten"), ("cost_usd", "costUsd"))

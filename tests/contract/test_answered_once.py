@@ -1,0 +1,178 @@
+"""A turn that stopped is gone on with once, whoever tries, and however many at once."""
+
+import multiprocessing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from strands import Agent
+from strands.hooks import BeforeModelCallEvent, BeforeToolCallEvent
+
+from strands_persql.testing import ToolCall
+from tests.contract.agents import (
+    Scene,
+    answers,
+    both,
+    outcome,
+    paying,
+    race,
+    refused,
+)
+from tests.contract.stopped import (
+    CALL,
+    INTERRUPTS,
+    PAID,
+    answer_in_process,
+    interrupted,
+    places,
+    stop,
+    ways,
+)
+from tests.support import backends
+from tests.support.backends import Backend
+from tests.support.conversation import said
+
+
+@both
+@pytest.mark.parametrize("conflict", ["merge", "raise"])
+@pytest.mark.parametrize("second", ["another process", "the one that stopped"])
+@ways
+def test_a_turn_goes_on_once(
+    backend: Backend, commit: str, conflict: str, second: str, kind: str
+) -> None:
+    """Who goes on with a turn that has gone on is refused before anything runs."""
+    case = stop(backend, commit, kind)
+    first = case.open(conflict=conflict)
+    late = case.stopped if second == "the one that stopped" else case.open(conflict=conflict)
+    case.go_on(first)
+    before = backend.dump()["messages"]
+    runs: list[str] = []
+    late.hooks.add_callback(BeforeToolCallEvent, lambda _: runs.append("a tool"))
+    late.hooks.add_callback(BeforeModelCallEvent, lambda _: runs.append("the model"))
+    late.model = case.scene.model("Done again.")
+    error = refused(lambda: late(case.prompt))
+    assert (error.session_id, error.agent_id) == ("s", "a")
+    assert runs == []
+    assert backend.dump()["messages"] == before
+    case.check(first)
+
+
+@both
+@pytest.mark.parametrize("conflict", ["merge", "raise"])
+def test_a_double_click(backend: Backend, commit: str, conflict: str) -> None:
+    """The second of two equal answers is refused before the tool runs, and the session goes on."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    stopped = scene.open(CALL)
+    prompt = interrupted(stopped)
+    one, two = (scene.open("Done.", conflict=conflict) for _ in range(2))
+    one(prompt)
+    refused(lambda: two(prompt))
+    assert paid == ["Ada"]
+    assert scene.transcript() == ["Pay 5.", "call pay", PAID, "Done."]
+    scene.check(one)
+    after = scene.open("You are welcome.")
+    after("Thanks.")
+    scene.check(after)
+    assert len(scene.rows()) == 6
+
+
+@both
+def test_an_answer_that_is_given_in_another_sense(backend: Backend, commit: str) -> None:
+    """A refusal that comes after an approval, or the other way round, changes nothing."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    stopped = scene.open(CALL)
+    result = stopped("Pay 5.")
+    one, two = scene.open("Done."), scene.open("Done.")
+    one(answers(result.interrupts, "Ada"))
+    refused(lambda: two(answers(result.interrupts, "nobody")))
+    assert paid == ["Ada"]
+    assert "nobody" not in str(backend.dump())
+
+
+@both
+@pytest.mark.parametrize("kind", [*INTERRUPTS, "the model fails"])
+def test_threads_that_answer_at_once(backend: Backend, commit: str, kind: str) -> None:
+    """Of eight that go on at the same moment one does, and seven are refused."""
+    case = stop(backend, commit, kind)
+    case.let_others_speak()
+    ran: list[str] = []
+
+    def answering(agent: Agent) -> Callable[[], str]:
+        agent.hooks.add_callback(
+            BeforeToolCallEvent, lambda event: ran.append(event.tool_use["name"])
+        )
+        agent.model = case.scene.model("Done.")
+        return lambda: outcome(lambda: agent(case.prompt))
+
+    agents = [case.open() for _ in range(8)]
+    outcomes = race([answering(agent) for agent in agents])
+    assert sorted(map(str, outcomes)) == ["ConflictError"] * 7 + ["done"]
+    assert len(ran) == (1 if len(case.way.after) == 2 else 0)
+    case.check(agents[outcomes.index("done")])
+
+
+@both
+def test_processes_that_answer_at_once(tmp_path: Path, commit: str) -> None:
+    """Of processes that answer one interrupt at the same moment the tool runs in one."""
+    path, number = tmp_path / "sessions.db", 4
+    with backends.file(tmp_path) as backend:
+        scene = Scene(backend, commit, lambda: {"tools": [paying()[0]]})
+        prompt = interrupted(scene.open(CALL))
+        context = multiprocessing.get_context("spawn")
+        barrier, results = context.Barrier(number), context.Queue()
+        processes = [
+            context.Process(target=answer_in_process, args=(path, commit, prompt, barrier, results))
+            for _ in range(number)
+        ]
+        for process in processes:
+            process.start()
+        found = sorted(results.get(timeout=90) for _ in processes)
+        for process in processes:
+            process.join()
+        results.close()
+        results.join_thread()
+        assert found == [*[("ConflictError", [])] * (number - 1), ("done", ["Ada"])]
+        assert scene.transcript() == ["Pay 5.", "call pay", PAID, "Done."]
+        assert said(scene.open().messages) == scene.transcript()
+
+
+# -- several turns that wait -----------------------------------------------------------------------
+
+
+@both
+@places
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_two_turns_that_wait_in_one_session(
+    backend: Backend, commit: str, where: str, order: tuple[int, int]
+) -> None:
+    """Each answer either takes effect, once, or an error of this library says that it didn't."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    agents = [scene.open(ToolCall("pay", {"amount": n}, f"p{n}")) for n in range(2)]
+    prompts: list[Any] = [None, None]
+    for number, agent in enumerate(agents):
+
+        def begin(number: int = number, agent: Agent = agent) -> None:
+            result = agent(f"Pay {number}.")
+            prompts[number] = answers(result.interrupts, f"human {number}")
+
+        if outcome(begin) != "done":
+            prompts[number] = None
+    assert prompts[0] is not None
+    for number in order:
+        if prompts[number] is None:
+            continue
+        agent = agents[number] if where == "the same process" else scene.open()
+        agent.model = scene.model(f"Done {number}.")
+        how = outcome(lambda agent=agent, number=number: agent(prompts[number]))  # type: ignore[misc]
+        done = how == "done"
+        assert paid.count(f"human {number}") == done
+        result = f"result paid {number}, approved by human {number}"
+        assert scene.transcript().count(result) == done
+    assert paid
+    assert scene.invalid == []
+    if len(paid) == 2:
+        assert said(scene.check(agent).messages)[-1].startswith("Done")

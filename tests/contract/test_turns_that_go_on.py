@@ -1,0 +1,176 @@
+"""A turn that stopped and goes on is that turn: whole, and behind the others."""
+
+from typing import Any
+
+import pytest
+
+from strands_persql.testing import ToolCall
+from tests.contract.agents import (
+    STAND_IN,
+    Scene,
+    answers,
+    both,
+    calls,
+    memory,
+    paying,
+)
+from tests.contract.stopped import (
+    CALL,
+    INTERRUPTS,
+    PAID,
+    places,
+    stop,
+    ways,
+)
+from tests.support.backends import Backend
+from tests.support.conversation import said, state_in_database
+
+
+@both
+@places
+@pytest.mark.parametrize("turns", [0, 1, 2])
+@ways
+def test_a_turn_that_goes_on_is_the_one_that_stopped(
+    backend: Backend, commit: str, where: str, turns: int, kind: str
+) -> None:
+    """It moves behind the others, whole, in the model's input, in the rows and in every restore."""
+    case = stop(backend, commit, kind)
+    case.let_others_speak(turns)
+    agent = case.stopped if where == "the same process" else case.open()
+    case.go_on(agent)
+    given = said(calls(agent)[-1])
+    own = [*case.way.before, *case.way.after][:-1]
+    whole = [text for piece in case.pieces() for text in piece][:-1]
+    if commit == "message" or where == "another process":
+        assert given == whole
+    assert given[-len(own) :] == own
+    case.check(agent)
+
+
+@both
+@ways
+def test_nothing_is_made_up_while_a_turn_waits(backend: Backend, commit: str, kind: str) -> None:
+    """Who opens the session meanwhile is given no result that nobody gave."""
+    case = stop(backend, commit, kind)
+    for _ in range(2):
+        case.no_stand_in(case.stopped, case.open(), case.other)
+        case.let_others_speak()
+    assert case.scene.invalid == []
+
+
+@both
+@ways
+def test_others_know_a_turn_that_went_on(backend: Backend, commit: str, kind: str) -> None:
+    """A writer that was open all along has the turn where it stands now, as a new process does."""
+    case = stop(backend, commit, kind)
+    case.let_others_speak()
+    case.go_on(case.open())
+    if commit == "turn":
+        case.other("Are you there?")
+    known = said(case.scene.open().messages)
+    case.other("And now?")
+    assert said(calls(case.other)[-1]) == [*known, "And now?"]
+    case.scene.check(case.other)
+    case.no_stand_in(case.other)
+
+
+@both
+@places
+def test_interrupts_that_are_answered_one_by_one(backend: Backend, commit: str, where: str) -> None:
+    """Two calls of one message wait for two answers, which come with others' turns between them."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    other = scene.open()
+    two = [ToolCall("pay", {"amount": 1}, "p1"), ToolCall("pay", {"amount": 2}, "p2")]
+    agent = scene.open(two, "Done.")
+    interrupts = list(agent("Pay both.").interrupts or ())
+    assert len(interrupts) == 2
+    for who in ("Ada", "Ben"):
+        other("What time?")
+        if where == "another process":
+            agent = scene.open("Done.")
+        first = [one for one in interrupts if "p1" in one.id] or interrupts
+        result = agent(answers(first[:1], who))
+        interrupts = list(result.interrupts or ())
+    assert result.stop_reason == "end_turn"
+    assert paid == ["Ada", "Ben"]
+    own = [
+        "Pay both.",
+        "call pay call pay",
+        "result paid 1, approved by Ada result paid 2, approved by Ben",
+        "Done.",
+    ]
+    assert scene.turns()[-1][1] == own
+    assert scene.transcript()[-4:] == own
+    assert len(scene.rows()) == 8
+    scene.check(agent)
+    assert STAND_IN not in str(backend.dump())
+
+
+@both
+def test_a_turn_that_stops_twice(backend: Backend, commit: str) -> None:
+    """A turn that stops again after it has gone on stays one turn, and each stop has its answer."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    other = scene.open()
+    again = ToolCall("pay", {"amount": 6}, "p2")
+    prompt: Any = "Pay."
+    for replies, who in (([CALL], "Ada"), ([again], "Ben"), (["Done."], None)):
+        agent = scene.open(*replies)
+        result = agent(prompt)
+        other("What time?")
+        prompt = answers(result.interrupts, who)
+    assert paid == ["Ada", "Ben"]
+    blocks = [texts for _, texts in scene.turns()]
+    own = [
+        *("Pay.", "call pay", PAID),
+        *("call pay", "result paid 6, approved by Ben", "Done."),
+    ]
+    assert own in blocks
+    assert len(blocks) == 4
+    scene.check(other)
+    assert scene.invalid == []
+
+
+# -- cost ------------------------------------------------------------------------------------------
+
+
+@both
+@places
+@pytest.mark.parametrize("kind", [*INTERRUPTS, "the model fails", "the model fails after a tool"])
+def test_going_on_costs_one_more_round_trip(
+    backend: Backend, commit: str, where: str, kind: str
+) -> None:
+    """Whoever goes on asks once whether he may, and pays for the rest what a turn costs."""
+    case = stop(backend, commit, kind)
+    agent = case.stopped if where == "the same process" else case.open()
+    backend.database.reset()
+    case.go_on(agent)
+    messages = len(case.way.after)
+    assert backend.database.round_trips <= 1 + (1 if commit == "turn" else messages)
+
+
+@both
+def test_a_turn_that_was_not_stopped_costs_no_more(backend: Backend, commit: str) -> None:
+    """Plain prompts don't ask whether they may."""
+    scene = Scene(backend, commit)
+    agent = scene.open()
+    agent("q0")
+    backend.database.reset()
+    agent("q1")
+    assert backend.database.round_trips == (1 if commit == "turn" else 2)
+
+
+@both
+def test_state_is_kept_when_a_turn_goes_on(backend: Backend, commit: str) -> None:
+    """State that others set while a turn waited is there when it goes on, and after it."""
+    case = stop(backend, commit, "a tool interrupts")
+    case.other.state.set("noon", True)
+    case.let_others_speak()
+    agent = case.open()
+    assert agent.state.get("noon") is True
+    agent.state.set("approved", 1)
+    case.go_on(agent)
+    assert state_in_database(backend) == {"noon": True, "approved": 1}
+    assert memory(agent)["interrupts"]["activated"] is False
+    case.scene.check(agent)

@@ -1,0 +1,114 @@
+"""A redaction reaches every agent that is open before its model is asked again."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from strands.hooks import AfterToolCallEvent
+
+from strands_persql.testing import Redact, ToolCall
+from tests.contract.agents import (
+    Scene,
+    both,
+    calls,
+    sliding,
+    unmanaged,
+)
+from tests.support.backends import Backend
+from tests.support.conversation import said
+
+
+def redact(scene: Scene, text: str) -> None:
+    """Redact the message with a text, as an operator would."""
+    repository = scene.backend.repository()
+    repository.read_session(scene.session_id)
+    for record in repository.list_messages(scene.session_id, scene.agent_id):
+        if said([record.to_message()]) == [text]:
+            record.message = {**record.message, "content": [{"text": "[gone]"}]}
+            record.redact_message = record.message
+            repository.update_message(scene.session_id, scene.agent_id, record)
+
+
+COPIES: dict[str, Callable[[list[Any]], list[Any]]] = {
+    "as they are": lambda messages: messages,
+    "a new list": list,
+    "copies": lambda messages: [dict(one) for one in messages],
+    "deep copies": copy.deepcopy,
+}
+
+
+@both
+@pytest.mark.parametrize("copying", COPIES)
+@pytest.mark.parametrize("turns", [0, 2])
+def test_a_redaction_reaches_an_agent(
+    backend: Backend, commit: str, copying: str, turns: int
+) -> None:
+    """What was redacted elsewhere is not given to a live agent's model, copied or not."""
+    scene = Scene(backend, commit, unmanaged)
+    agent = scene.open("Hi.")
+    agent("The SECRET.")
+    for number in range(turns):
+        agent(f"q{number}")
+    agent.messages = COPIES[copying](agent.messages)
+    redact(scene, "The SECRET.")
+    if commit == "turn":
+        agent("Are you there?")
+    agent("What did I say?")
+    assert "SECRET" not in str(calls(agent)[-1])
+    assert said(calls(agent)[-1])[0] == "[gone]"
+    scene.check(agent)
+    assert "SECRET" not in str(backend.dump())
+
+
+@both
+def test_a_guardrails_redaction_reaches_another_agent(backend: Backend, commit: str) -> None:
+    """A prompt that one agent's guardrail redacts is not given to another's model."""
+    scene = Scene(backend, commit, unmanaged)
+    agent, other = scene.open("Hi."), scene.open("Fine.")
+    agent("Hello.")
+    other("How are you?")
+    agent.model = scene.model(Redact("[gone]"))
+    agent("The SECRET.")
+    if commit == "turn":
+        other("Are you there?")
+    other("What was said?")
+    assert "SECRET" not in str(calls(other))
+    assert "[gone]" in said(calls(other)[-1])
+    scene.check(other)
+
+
+@both
+def test_a_redaction_reaches_an_agent_whose_window_another_moved(
+    backend: Backend, commit: str
+) -> None:
+    """A redaction of a message that another's window has dropped reaches who still has it."""
+    scene = Scene(backend, commit, sliding(40))
+    agent = scene.open("Hi.", "Fine.")
+    agent("The SECRET.")
+    agent("How are you?")
+    narrow = scene.open(**sliding(2)())
+    narrow("What time?")
+    redact(scene, "The SECRET.")
+    if commit == "turn":
+        agent("Are you there?")
+    agent("What did I say?")
+    assert "SECRET" not in str(calls(agent)[-1])
+    assert "SECRET" not in str(agent.messages)
+    scene.check(agent)
+    assert "SECRET" not in str(backend.dump())
+
+
+@both
+def test_a_redaction_reaches_an_agent_that_is_in_its_turn(backend: Backend, commit: str) -> None:
+    """A redaction during an agent's turn stands when the turn is over, and in the next call."""
+    scene = Scene(backend, commit, unmanaged)
+    agent = scene.open("Hi.", ToolCall("step", {}, "s1"))
+    agent("The SECRET.")
+    agent.hooks.add_callback(AfterToolCallEvent, lambda _: redact(scene, "The SECRET."))
+    agent("Book 12A.")
+    assert "SECRET" not in str(agent.messages)
+    if commit == "message":
+        assert "SECRET" not in str(calls(agent)[-1])
+    scene.check(agent)
+    assert "SECRET" not in str(backend.dump())
