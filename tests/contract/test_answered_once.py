@@ -33,6 +33,8 @@ from tests.support import backends
 from tests.support.backends import Backend
 from tests.support.conversation import said
 
+pytestmark = pytest.mark.backends("memory", "http")
+
 
 @both
 @pytest.mark.parametrize("conflict", ["merge", "raise"])
@@ -118,7 +120,7 @@ def test_threads_that_answer_at_once(backend: Backend, commit: str, kind: str) -
 def test_processes_that_answer_at_once(tmp_path: Path, commit: str) -> None:
     """Of processes that answer one interrupt at the same moment the tool runs in one."""
     path, number = tmp_path / "sessions.db", 4
-    with backends.file(tmp_path) as backend:
+    with backends.opened("file", tmp_path) as backend:
         scene = Scene(backend, commit, lambda: {"tools": [paying()[0]]})
         prompt = interrupted(scene.open(CALL))
         context = multiprocessing.get_context("spawn")

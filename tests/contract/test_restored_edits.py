@@ -27,6 +27,8 @@ from tests.contract.agents import (
 from tests.support.backends import Backend
 from tests.support.conversation import assistant, said, user
 
+pytestmark = pytest.mark.backends("memory")
+
 
 def another(messages: Messages, index: int) -> None:
     """Give a message another content."""

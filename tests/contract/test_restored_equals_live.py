@@ -33,6 +33,8 @@ from tests.contract.agents import (
 from tests.support.backends import Backend
 from tests.support.conversation import said
 
+pytestmark = pytest.mark.backends("memory")
+
 # -- windows ---------------------------------------------------------------------------------------
 
 

@@ -27,6 +27,8 @@ from tests.contract.agents import (
 from tests.support.backends import NEVER, Backend
 from tests.support.conversation import assistant, said, user
 
+pytestmark = pytest.mark.backends("memory")
+
 SECRET = "the SECRET"  # noqa: S105 - no password
 
 GUARDED: dict[str, list[Reply]] = {

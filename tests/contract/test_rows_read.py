@@ -30,7 +30,7 @@ TURN = 40
 @pytest.fixture
 def backend(engine: Engine, database_name: str) -> Iterator[Backend]:
     """A database on the engine, which tells what it reads."""
-    with backends.http(engine, database_name) as opened:
+    with backends.opened("http", engine=engine, name=database_name) as opened:
         yield opened
 
 

@@ -268,6 +268,8 @@ from strands import Agent
 from strands_persql import LocalDatabase, PerSQLSessionManager
 from strands_persql.testing import ScriptedModel
 
+pytestmark = pytest.mark.backends("memory", "http")
+
 path, commit, how = sys.argv[1:]
 session = PerSQLSessionManager("s", LocalDatabase(path), commit=commit)
 agent = Agent(
@@ -315,7 +317,7 @@ def test_a_turn_that_outlives_the_main_thread(tmp_path: Path, commit: str, how: 
         check=False,
     )
     assert "Error" not in done.stderr, done.stderr
-    with backends.file(tmp_path) as backend:
+    with backends.opened("file", tmp_path) as backend:
         check_stored(Scene(backend, commit), ["hi", "hello"], n=1)
 
 

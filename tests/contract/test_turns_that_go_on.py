@@ -25,6 +25,8 @@ from tests.contract.stopped import (
 from tests.support.backends import Backend
 from tests.support.conversation import said, state_in_database
 
+pytestmark = pytest.mark.backends("memory", "http")
+
 
 @both
 @places

@@ -30,6 +30,8 @@ from tests.contract.agents import (
 from tests.support.backends import Backend
 from tests.support.conversation import assistant, said, user
 
+pytestmark = pytest.mark.backends("memory", "http")
+
 
 class Two:
     """Two agents of one session that are open side by side, after some turns that both know.

@@ -34,6 +34,8 @@ from tests.contract.stopped import (
 from tests.support.backends import Backend
 from tests.support.conversation import assistant, said, user
 
+pytestmark = pytest.mark.backends("memory", "http")
+
 DOWN = RuntimeError("overloaded")
 
 

@@ -74,6 +74,8 @@ from tests.contract.stopped import (
     play,
 )
 
+pytestmark = pytest.mark.backends("memory")
+
 @tool
 def step(note: str) -> str:
     "Take a step."
@@ -108,7 +110,7 @@ def test_a_process_that_is_killed(tmp_path: Path, commit: str, when: str) -> Non
     for warm in (True, False):
         folder = tmp_path / str(warm)
         folder.mkdir()
-        with backends.file(folder) as backend:
+        with backends.opened("file", folder) as backend:
             asking = play(backend, commit, "s", warm=warm)
             victim = subprocess.Popen(
                 [sys.executable, "-c", _VICTIM, str(folder / "sessions.db"), commit, when],

@@ -22,6 +22,8 @@ from tests.contract.agents import Scene, answers, as_json, both, calls, contents
 from tests.support.backends import Backend
 from tests.support.conversation import Team, session, session_agent, stored
 
+pytestmark = pytest.mark.backends("memory")
+
 ENVELOPE = {"__bytes_encoded__": True, "data": "A"}
 
 VALUES: dict[str, Any] = {

@@ -9,7 +9,9 @@ from hypothesis import given
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 
 from strands_persql.errors import InvalidDataError
-from strands_persql.tables.encoding import from_fields, from_json, to_fields, to_json
+from strands_persql.tables.codec import build as from_fields
+from strands_persql.tables.codec import fields_of as to_fields
+from strands_persql.tables.encoding import from_json, to_json
 
 values = st.recursive(
     st.none()

@@ -6,7 +6,8 @@ import pytest
 from strands.types.session import SessionAgent, SessionMessage
 
 from strands_persql.errors import CorruptRowError, InvalidDataError
-from strands_persql.tables.encoding import from_fields, from_json, to_json
+from strands_persql.tables.codec import build as from_fields
+from strands_persql.tables.encoding import from_json, to_json
 
 
 def test_json_is_compact_and_readable() -> None:

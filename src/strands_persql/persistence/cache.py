@@ -67,6 +67,11 @@ class SessionCache:
         """How many sessions were dropped to stay within the limit."""
         return int(self._evicted.read().evictions)
 
+    def forget(self, session_id: str) -> None:
+        """Drop a session, of whichever database it is."""
+        for partition in list(self._partitions.values()):
+            partition.forget(session_id)
+
     def clear(self) -> None:
         """Drop everything."""
         for partition in list(self._partitions.values()):

@@ -116,7 +116,7 @@ class RowCodec:
     def read_session(self, session_id: str, data: str) -> Session:
         """Decode a session."""
         place = self._tables.sessions, (session_id,)
-        return _build(Session, from_json(data, *place, session_id=session_id), *place)
+        return build(Session, from_json(data, *place, session_id=session_id), *place)
 
     def read_agent(self, key: AgentKey, data: str) -> SessionAgent:
         """Decode an agent."""
@@ -124,7 +124,7 @@ class RowCodec:
 
     def agent_of(self, key: AgentKey, fields: Mapping[str, Any]) -> SessionAgent:
         """Return an agent of its decoded fields."""
-        return _build(SessionAgent, fields, self._tables.agents, (*key,))
+        return build(SessionAgent, fields, self._tables.agents, (*key,))
 
     def read_agent_fields(self, key: AgentKey, data: str) -> dict[str, Any]:
         """Decode an agent's fields."""
@@ -166,7 +166,7 @@ class RowCodec:
         self, fields: dict[str, Any], row: MessageData, place: tuple[str, tuple[Any, ...]]
     ) -> SessionMessage:
         fields["message_id"] = row.message_id
-        message = _build(SessionMessage, fields, *place)
+        message = build(SessionMessage, fields, *place)
         if not is_message(message.to_message()):
             context = dict(zip(("session_id", "agent_id"), place[1], strict=False))
             raise corrupt(*place, "it is not a message with a role and a list of blocks", context)
@@ -212,7 +212,7 @@ def fields_of(value: Session | SessionAgent | SessionMessage) -> dict[str, Any]:
     return {name: getattr(value, name) for name in _FIELDS[type(value)]}
 
 
-def _build(
+def build(
     cls: type[_Stored], fields: Mapping[str, Any], table: str, key: tuple[Any, ...]
 ) -> _Stored:
     """Return a dataclass of decoded JSON, passing over keys that it doesn't have.
