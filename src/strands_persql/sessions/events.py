@@ -1,11 +1,15 @@
 """An agent's events, off the event loop and in order."""
 
+import asyncio
+import logging
 from typing import Any
 
 from strands.types.content import Message
 
 from strands_persql.runtime.threads import Queue
 from strands_persql.sessions.unit_of_work import UnitOfWork
+
+logger = logging.getLogger("strands_persql")
 
 
 class AgentEvents:
@@ -21,6 +25,7 @@ class AgentEvents:
         self._unit = unit
         self._agent = agent
         self._queue = Queue()
+        self._ending: asyncio.Task[Any] | None = None
 
     async def invocation_began(self, *, continues: bool) -> None:
         """Begin a turn, or claim the one that goes on."""
@@ -39,11 +44,15 @@ class AgentEvents:
         await self._queue.run(lambda: self._unit.commit(self._agent))
 
     async def invocation_ended(self) -> None:
-        """Store all that is left, and end the turn."""
+        """Store all that is left, and end the turn; other hooks are called behind this."""
+        self._ending = asyncio.current_task()
+        if self._ending is not None:
+            self._ending.add_done_callback(self._hooks_failed)
         await self._queue.run(lambda: self._unit.end_invocation(self._agent))
 
     async def hooks_ended(self) -> None:
         """Store what other hooks have changed after the invocation's end."""
+        self._all_hooks_ended()
         changed = True
         if self._try_lock():
             try:
@@ -52,6 +61,23 @@ class AgentEvents:
                 self._unit.lock.release()
         if changed:
             await self._queue.run(lambda: self._unit.commit(self._agent))
+
+    def _all_hooks_ended(self) -> None:
+        task, self._ending = self._ending, None
+        if task is not None:
+            task.remove_done_callback(self._hooks_failed)
+
+    def _hooks_failed(self, task: "asyncio.Task[Any]") -> None:
+        """Store what was changed by a hook that has raised, or whose caller was cancelled.
+
+        Nobody awaits this any more, so it is done at once, on the event loop.
+        """
+        self._ending = None
+        try:
+            if self._unit.has_changes(self._agent):
+                self._unit.commit(self._agent)
+        except Exception:
+            logger.warning("what a hook has changed could not be stored", exc_info=True)
 
     async def _do(self, call: Any) -> None:
         """Call at once where nothing holds the unit of work, else in turn."""

@@ -253,8 +253,8 @@ class PerSQLSessionManager(RepositorySessionManager):
         registry.add_callback(AgentInitializedEvent, lambda event: self.initialize(event.agent))
         registry.add_callback(BeforeInvocationEvent, self._on_invocation)
         registry.add_callback(MessageAddedEvent, self._on_message)
+        upstream.call_last_at_end(registry, self._on_hooks_end)
         upstream.call_first_at_end(registry, self._on_invocation_end)
-        registry.add_callback(AfterInvocationEvent, self._on_hooks_end)
         if upstream.MESSAGE_UPDATED is not None:
             registry.add_callback(upstream.MESSAGE_UPDATED, self._on_update)
         for event_type in upstream.bidi_events():

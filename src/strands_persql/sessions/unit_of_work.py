@@ -711,7 +711,7 @@ class UnitOfWork:
         Of the turn under way others drop nothing: it is not over.
         """
         goes_on = self._is_invoked or self._pending  # then it moves behind the others, whole
-        own = set(self._turn.entries) if goes_on and self._turn is not None else set()
+        own = set(self._turn.entries if goes_on and self._turn is not None else ()) & set(ours)
         base = set(self._synced) - own
         # Others may have dropped what was kept while its turn was under way; what has come back
         # to memory is another matter.

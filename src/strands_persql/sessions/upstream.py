@@ -155,7 +155,7 @@ def no_interrupts() -> dict[str, Any]:
 
 # -- the end of an invocation --------------------------------------------------------------------
 
-_BEFORE_ALL = -1_000  # Strands' own first hooks have -100
+_BEFORE_ALL, _AFTER_ALL = -1_000, 1_000  # Strands' own first and last hooks have -100 and 100
 _HAS_ORDER = "order" in inspect.signature(HookRegistry.add_callback).parameters
 
 
@@ -166,6 +166,17 @@ def call_first_at_end(registry: HookRegistry, callback: Callable[..., Any]) -> N
     """
     if _HAS_ORDER:
         registry.add_callback(AfterInvocationEvent, callback, order=_BEFORE_ALL)
+    else:
+        registry.add_callback(AfterInvocationEvent, callback)
+
+
+def call_last_at_end(registry: HookRegistry, callback: Callable[..., Any]) -> None:
+    """Have a callback called behind all others when an invocation has ended.
+
+    To be registered before them, where Strands has no order.
+    """
+    if _HAS_ORDER:
+        registry.add_callback(AfterInvocationEvent, callback, order=_AFTER_ALL)
     else:
         registry.add_callback(AfterInvocationEvent, callback)
 
