@@ -33,6 +33,8 @@ from tests.support import backends
 from tests.support.backends import Backend
 from tests.support.conversation import count, said
 
+pytestmark = pytest.mark.backends("memory", "http")
+
 REPLIES: list[Reply] = [ToolCall("count"), "done"]
 SAID = ["go", "call count", "result 1", "done"]
 
@@ -267,8 +269,6 @@ import asyncio, atexit, sys, threading, time
 from strands import Agent
 from strands_persql import LocalDatabase, PerSQLSessionManager
 from strands_persql.testing import ScriptedModel
-
-pytestmark = pytest.mark.backends("memory", "http")
 
 path, commit, how = sys.argv[1:]
 session = PerSQLSessionManager("s", LocalDatabase(path), commit=commit)

@@ -24,6 +24,8 @@ from tests.support import backends
 from tests.support.backends import NEVER, Backend
 from tests.support.conversation import said
 
+pytestmark = pytest.mark.backends("memory")
+
 BOOK = ToolCall("step", {"note": "seat 12A is booked"}, "b1")
 
 
@@ -73,8 +75,6 @@ from tests.contract.stopped import (
     heard,
     play,
 )
-
-pytestmark = pytest.mark.backends("memory")
 
 @tool
 def step(note: str) -> str:

@@ -178,6 +178,8 @@ class CommitResult:
         foreign: Other turns' messages, where they were asked for.
         foreign_is_all: Whether those are all that the agent works with, for history or view are
             not as the writer knew them.
+        has_other_history: Whether history or view are not as the writer knew them: messages were
+            moved, maybe by the change set itself, or edited.
         row: The agent's row as it was written, or None where it wasn't.
         lost: Messages whose updates were refused, as they are.
         has_foreign_state: Whether another writer's state was merged into the writer's.
@@ -188,6 +190,7 @@ class CommitResult:
     ids: dict[str, int] = field(default_factory=dict)
     foreign: Sequence[StoredMessage] = ()
     foreign_is_all: bool = False
+    has_other_history: bool = False
     row: RowData | None = None
     lost: Sequence[StoredMessage] = ()
     has_foreign_state: bool = False

@@ -324,13 +324,15 @@ class Committer:
             and not self._is_unclaimed(request, answer)
         )
         next_base, has_foreign = self._next_base(request, found, is_applied)
+        is_other = self._is_other_history(request, found)
         foreign = [StoredMessage.of(one) for one in _rows(answer, request.foreign)]
         return CommitResult(
             is_applied,
             next_base,
             ids,
             foreign,
-            foreign_is_all=change.asks_foreign and self._is_other_history(request, found),
+            has_other_history=is_other,
+            foreign_is_all=change.asks_foreign and is_other,
             row=request.row if is_written else None,
             lost=[StoredMessage.of(one) for one in lost if one is not None],
             has_foreign_state=has_foreign,

@@ -1,5 +1,6 @@
 """Three-way merge of what two writers made of the same JSON object."""
 
+import math
 from typing import Any
 
 _ABSENT: Any = object()
@@ -57,7 +58,7 @@ def same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
+    return bool(one == other) or (isinstance(one, float) and math.isnan(one) and math.isnan(other))
 
 
 def merge_content(

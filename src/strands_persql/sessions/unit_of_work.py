@@ -138,6 +138,8 @@ class UnitOfWork:
         self._in_doubt: tuple[Request, _Plan, _Attempt] | None = None
         self._is_invoked = self._asks_foreign = self._has_failed = False
         self._is_out_of_order = False
+        self._has_company = False  # whether others are known to write this agent too
+        self._is_behind = False
         self._fence: ConflictError | None = None
 
     # -- opening -------------------------------------------------------------------------------
@@ -416,7 +418,7 @@ class UnitOfWork:
             self._in_doubt = None
             self._absorb(agent, current, result)
             again = self._attempt(agent, replace(plan, is_retry=True))
-            current = again or _Attempt(replace(change, messages=(), content=None, view=None))
+            current = again or _Attempt(ChangeSet(change.id, change.key, turn=change.turn))
             return current.change, self._base
 
         try:
@@ -434,6 +436,23 @@ class UnitOfWork:
             raise
         self._in_doubt = None
         self._absorb(agent, current, result)
+        if self._is_behind:
+            self._catch_up(agent)
+
+    def _catch_up(self, agent: Any) -> None:
+        """Read what others have changed in the history, before the model is asked."""
+        self._is_behind = False
+        turn = "" if self._turn is None else self._turn.turn_id
+        change = ChangeSet(
+            new_id(),
+            self._key,
+            turn=turn,
+            complete_to=self._history.complete_to,
+            asks_foreign=True,
+        )
+        attempt = _Attempt(change)
+        result = self._store.commit(change, self._base, lambda *_: (change, self._base))
+        self._absorb(agent, attempt, result)
 
     def _check_fence(self) -> None:
         if self._fence is not None:
@@ -476,7 +495,7 @@ class UnitOfWork:
             and not self._is_lenient(view or self._base.view, ids),
             asks_foreign=plan.is_retry
             or plan.claim is not None
-            or (bool(pending) and self._asks_foreign),
+            or (bool(pending) and (self._asks_foreign or self._has_company)),
         )
         text = None if content is None else content[0]
         is_whole = shown if plan.messages and is_last else None
@@ -604,6 +623,9 @@ class UnitOfWork:
             self._settle(attempt)
         if change.asks_foreign:
             self._asks_foreign = False
+        is_other = result.has_other_history
+        self._has_company = self._has_company or is_other or bool(result.foreign)
+        self._is_behind = is_other and not change.asks_foreign and not has_moved
         if result.foreign_is_all:
             gone = self._history.learn_all(result.base.view, result.foreign, change.turn)
             self._weave(agent)
@@ -717,7 +739,8 @@ class UnitOfWork:
         # to memory is another matter.
         kept = [one for one in ours if isinstance(one, HistoryEntry) and one not in own]
         base.update(one for one in kept if not self._history.is_dropped(one))
-        return weave([one for one in [*self._synced, *kept] if one in base], ours, theirs)
+        ordered = [one for one in dict.fromkeys([*self._synced, *kept]) if one in base]
+        return weave(ordered, ours, theirs)
 
     def _with_turn_last(self, entries: list[Entry]) -> list[Entry]:
         """Return entries with those of the turn under way at the end.
