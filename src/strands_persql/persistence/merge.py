@@ -98,6 +98,8 @@ def settled_interrupts(content: dict[str, Any]) -> dict[str, Any]:
     waiting = internal["waiting"]
     if not waiting:
         del internal["waiting"]
-    elif internal.get("interrupt_state") not in waiting.values():
-        internal["interrupt_state"] = next(reversed(waiting.values()))
+    else:
+        active = [state for state in waiting.values() if state.get("activated")]
+        if active and internal.get("interrupt_state") not in active:
+            internal["interrupt_state"] = active[-1]
     return {**content, "_internal_state": internal}

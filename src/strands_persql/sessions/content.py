@@ -27,7 +27,7 @@ class AgentContent:
         self._stored_text = ""  # the JSON that is in the row, to notice cheaply that it still is
 
     def changed(
-        self, agent: Any, base: MergeBase, *, is_running: bool, turn_id: str
+        self, agent: Any, base: MergeBase, *, is_running: bool, turn_id: str, stops: bool
     ) -> tuple[str, dict[str, Any]] | None:
         """Return an agent's content and its JSON, or None if the database has it.
 
@@ -36,11 +36,12 @@ class AgentContent:
             base: The merge base.
             is_running: Whether an invocation is under way, so that interrupts aren't stored yet.
             turn_id: The turn under way, or the last one.
+            stops: Whether that has stopped at a checkpoint of Strands.
         """
         fields = content_of(fields_of(agent_record(agent)))
         fields[_INTERNAL] = _with_waiting(
             fields.get(_INTERNAL) or {}, base, is_running=is_running, turn_id=turn_id,
-            stopped=is_interrupted(agent),
+            stopped=stops or is_interrupted(agent),
         )  # fmt: skip
         text = self._codec.content(self._key, fields)
         if text == self._stored_text:

@@ -43,12 +43,13 @@ class AgentEvents:
         """Store what has changed."""
         await self._queue.run(lambda: self._unit.commit(self._agent))
 
-    async def invocation_ended(self) -> None:
+    async def invocation_ended(self, result: Any) -> None:
         """Store all that is left, and end the turn; other hooks are called behind this."""
+        stops = getattr(result, "stop_reason", None) == "checkpoint"
         self._ending = asyncio.current_task()
         if self._ending is not None:
             self._ending.add_done_callback(self._hooks_failed)
-        await self._queue.run(lambda: self._unit.end_invocation(self._agent))
+        await self._queue.run(lambda: self._unit.end_invocation(self._agent, is_to_go_on=stops))
 
     async def hooks_ended(self) -> None:
         """Store what other hooks have changed after the invocation's end."""

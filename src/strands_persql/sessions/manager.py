@@ -277,7 +277,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         await self._events_of(event.agent).message_updated()
 
     async def _on_invocation_end(self, event: AfterInvocationEvent) -> None:
-        await self._events_of(event.agent).invocation_ended()
+        await self._events_of(event.agent).invocation_ended(getattr(event, "result", None))
 
     async def _on_hooks_end(self, event: AfterInvocationEvent) -> None:
         await self._events_of(event.agent).hooks_ended()

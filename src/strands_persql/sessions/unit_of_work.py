@@ -139,7 +139,7 @@ class UnitOfWork:
         self._is_invoked = self._asks_foreign = self._has_failed = False
         self._is_out_of_order = False
         self._has_company = False  # whether others are known to write this agent too
-        self._is_behind = False
+        self._is_behind = self._stops_at_checkpoint = False
         self._fence: ConflictError | None = None
 
     # -- opening -------------------------------------------------------------------------------
@@ -155,8 +155,10 @@ class UnitOfWork:
         with self.lock:
             if upstream.is_stateful(agent):
                 return
-            self._synced = [one for one in self._view if one.message is not None]
-            entries: list[Entry] = list(self._view)
+            waiting = list(waiting_turns(self._base.content))
+            entries = _without_turns(self._view, waiting[:-1])
+            entries = _with_turn_last(entries, waiting[-1:])  # Strands goes on with the last one
+            self._synced = [one for one in entries if one.message is not None]
             if not self._base.view.is_explicit:
                 entries = [*map(ViewEntry, prepended), *entries]
             agent.messages = []
@@ -200,6 +202,7 @@ class UnitOfWork:
         with self.lock:
             self._check_fence()
             self._end_turn()
+            self._stops_at_checkpoint = False
             self._is_invoked, self._asks_foreign, self._has_failed = True, True, False
 
     def continue_turn(self, agent: Any) -> None:
@@ -217,7 +220,8 @@ class UnitOfWork:
                 return
             self._turn = turn
             claim = Claim(last.message_id, last.write_id, last.claim)
-            plan = _Plan(new_id(), state=upstream.is_interrupted(agent), claim=claim)
+            is_waiting = turn is not None and turn.turn_id in waiting_turns(self._base.content)
+            plan = _Plan(new_id(), state=is_waiting or upstream.is_interrupted(agent), claim=claim)
             try:
                 attempt = self._attempt(agent, plan)
                 assert attempt is not None
@@ -239,10 +243,16 @@ class UnitOfWork:
         entries = self._history.of_turn(turn_id) if turn_id else []
         return Turn(turn_id, entries) if entries else None
 
-    def end_invocation(self, agent: Any) -> None:
-        """Store all that is pending and the agent's state, and end the turn."""
+    def end_invocation(self, agent: Any, *, is_to_go_on: bool = False) -> None:
+        """Store all that is pending and the agent's state, and end the turn.
+
+        Args:
+            agent: The agent.
+            is_to_go_on: Whether the turn has stopped at a checkpoint of Strands.
+        """
         with self.lock:
             self._is_invoked = False
+            self._stops_at_checkpoint = is_to_go_on
             if self._is_out_of_order:
                 self._is_out_of_order = False
                 self._weave(agent)
@@ -551,7 +561,11 @@ class UnitOfWork:
         if plan.claim is not None:
             return self._content.resumed(agent, self._base, turn_id)
         return self._content.changed(
-            agent, self._base, is_running=self._is_invoked, turn_id=turn_id
+            agent,
+            self._base,
+            is_running=self._is_invoked,
+            turn_id=turn_id,
+            stops=self._stops_at_checkpoint,
         )
 
     def _next_ids(
@@ -705,18 +719,27 @@ class UnitOfWork:
         shown = [one for one in self._ours(agent) if not isinstance(one, PlaceholderEntry)]
         stored, said = _parted(shown)
         self._view = theirs
-        target = self._with_turn_last([*self._woven(stored, theirs), *said])
+        merged = self._with_turn_last([*self._woven(stored, theirs), *said])
+        target = _without_turns(merged, self._others_waiting())
         if upstream.is_stateful(agent):  # the conversation is the model server's
             self._synced = list(theirs)
             return
         self._fill(agent, target)
-        hidden = set(target) - set(self._memory.entries)
+        hidden = set(merged) - set(self._memory.entries)
         self._agree_on([one for one in theirs if one not in hidden])
         logger.debug(
             "session_id=<%s>, agent_id=<%s>, messages=<%d> | merged another writer's messages",
             *self._key,
             len(target),
         )
+
+    def _others_waiting(self) -> list[str]:
+        """Return the turns that others may still go on with, once somebody has answered.
+
+        Their calls have no results yet, and none is made up: they are shown when they go on.
+        """
+        own = {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
+        return [one for one in waiting_turns(self._base.content) if one not in own]
 
     def _let_go(self, gone: Sequence[HistoryEntry]) -> None:
         """Forget messages that are in the view no more, unless the agent still has them."""
@@ -794,6 +817,18 @@ def _replaced(entry: HistoryEntry, redacted: Message, *, in_place: bool) -> Mess
     message.clear()
     message.update(content)
     return message  # type: ignore[no-any-return]
+
+
+def _without_turns(entries: Sequence[Entry], turns: Sequence[str]) -> list[Entry]:
+    if not turns:
+        return list(entries)
+    return [one for one in entries if not isinstance(one, HistoryEntry) or one.turn not in turns]
+
+
+def _with_turn_last(entries: Sequence[Entry], turns: Sequence[str]) -> list[Entry]:
+    rest = _without_turns(entries, turns)
+    kept = set(rest)
+    return [*rest, *(one for one in entries if one not in kept)]
 
 
 def _parted(shown: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

@@ -131,7 +131,7 @@ _READ_FOREIGN = f"""
     ) AS a CROSS JOIN json_each({RANGES}) AS r
     CROSS JOIN {{messages}} AS m ON m.session_id = a.session_id AND m.agent_id = a.agent_id
         AND m.message_id BETWEEN max({_FIRST}, a.bound) AND {_LAST}
-    WHERE r.type = 'array' AND m.turn <> :turn
+    WHERE r.type = 'array' AND (m.turn <> :turn OR a.bound = 0)
     ORDER BY m.message_id
 """  # noqa: S608 - nothing but constants
 
@@ -146,9 +146,10 @@ def read_foreign(
     view: str | None,
     start: int,
 ) -> Statement:
-    """Read messages of other turns that the agent works with.
+    """Read messages that the agent works with.
 
-    Only those beyond ``complete_to`` where history and view are as they are known, else all.
+    Only those of other turns beyond ``complete_to`` where history and view are as they are known,
+    else all.
     """
     return tables.statement(
         _READ_FOREIGN,
