@@ -328,7 +328,10 @@ class UnitOfWork:
         if calls is None or calls.message is None or self._is_invoked:
             return False
         own = {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
-        return calls.turn not in own and is_placeholder(message, calls.message)
+        is_for_memory = calls.turn not in own and is_placeholder(message, calls.message)
+        if is_for_memory:
+            upstream.mark_placeholder(message, calls.message)
+        return is_for_memory
 
     def redact_latest(self, redacted: Message, agent: Any) -> bool:
         """Redact a message, each time that it was said, or the latest one where it is not known.
@@ -792,8 +795,10 @@ class UnitOfWork:
             if _content_of(entry) is not content:  # repaired: that is no edit of the agent's
                 entry.copy = copy_containers(entry.message)
         filled: list[Entry] = []
-        for message in messages:
+        for index, message in enumerate(messages):
             found = places.get(id(message))
+            if not found:
+                upstream.mark_placeholder(message, messages[index - 1])
             filled.append(found.pop(0) if found else PlaceholderEntry(message))
         if len(messages) != len(agent.messages) or any(
             one is not other for one, other in zip(messages, agent.messages, strict=True)

@@ -62,6 +62,13 @@ def mark_message(message: Message, name: str) -> None:
         message["tracking_id"] = str(uuid.uuid5(uuid.NAMESPACE_OID, name))  # type: ignore[typeddict-unknown-key,unused-ignore]
 
 
+def mark_placeholder(message: Message, calls: Message) -> None:
+    """Mark a made-up result by its calls, so that it is the same for each who makes it up."""
+    if HAS_TRACKING_IDS:
+        message.pop("tracking_id", None)  # type: ignore[typeddict-item,unused-ignore]
+        mark_message(message, f"{tracking_id(calls)}/placeholder")
+
+
 def missing_results(tool_use_ids: list[str]) -> list[ContentBlock]:
     """Return the results that Strands makes up where tool calls were never answered."""
     return generate_missing_tool_result_content(tool_use_ids)
