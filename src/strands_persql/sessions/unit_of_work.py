@@ -753,13 +753,18 @@ class UnitOfWork:
             else:
                 self._history.leave_memory(entry)
 
+    @property
+    def _goes_on(self) -> bool:
+        """Whether the turn goes on, so that it moves behind the others', whole."""
+        return self._is_invoked or bool(self._pending)
+
     def _woven(self, ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Entry]:
         """Merge what the agent has in memory with what others made of the row's view.
 
         Of the turn under way others drop nothing: it is not over.
         """
-        goes_on = self._is_invoked or self._pending  # then it moves behind the others, whole
-        own = set(self._turn.entries if goes_on and self._turn is not None else ()) & set(ours)
+        turn = self._turn if self._goes_on else None
+        own = set(() if turn is None else turn.entries) & set(ours)
         base = set(self._synced) - own
         # Others may have dropped what was kept while its turn was under way; what has come back
         # to memory is another matter.
@@ -774,7 +779,7 @@ class UnitOfWork:
         Strands goes on with the last message, which must be the agent's own. Rows of others that
         came behind it are before it once it goes on.
         """
-        if not self._is_invoked or self._turn is None:
+        if self._turn is None or not self._goes_on:
             return entries
         own = set(self._turn.entries)
         ordered = [one for one in entries if one not in own] + [

@@ -126,12 +126,12 @@ _READ_FOREIGN = f"""
     FROM (
         SELECT a.session_id, a.agent_id, a.view, {WINDOW_START} AS window_start, CASE
             WHEN a.epoch = :epoch AND a.view IS :view AND a.window_start = :start
-            THEN :complete_to + 1 ELSE 0 END AS bound
+            THEN :complete_to + 1 ELSE -1 END AS bound
         FROM {{agents}} AS a WHERE a.session_id = :session_id AND a.agent_id = :agent_id
     ) AS a CROSS JOIN json_each({RANGES}) AS r
     CROSS JOIN {{messages}} AS m ON m.session_id = a.session_id AND m.agent_id = a.agent_id
         AND m.message_id BETWEEN max({_FIRST}, a.bound) AND {_LAST}
-    WHERE r.type = 'array' AND (m.turn <> :turn OR a.bound = 0)
+    WHERE r.type = 'array' AND (m.turn <> :turn OR a.bound < 0)
     ORDER BY m.message_id
 """  # noqa: S608 - nothing but constants
 
