@@ -449,7 +449,7 @@ class UnitOfWork:
             raise
         self._in_doubt = None
         self._absorb(agent, current, result)
-        if self._is_behind:
+        if self._is_behind and self._is_invoked:
             self._catch_up(agent)
 
     def _catch_up(self, agent: Any) -> None:
@@ -632,7 +632,7 @@ class UnitOfWork:
 
     def _absorb(self, agent: Any, attempt: _Attempt, result: CommitResult) -> None:
         """Take in how things are after a change set was stored, or refused."""
-        change, had = attempt.change, self._base.own
+        change, before = attempt.change, self._base
         self._base = result.base
         has_moved = self._take_ids(attempt, result)
         self._history.learn(result.lost)
@@ -640,9 +640,12 @@ class UnitOfWork:
             self._settle(attempt)
         if change.asks_foreign:
             self._asks_foreign = False
-        is_other = result.has_other_history
+        is_other = self._is_of_others(change, before, result, has_moved=has_moved)
         self._has_company = self._has_company or is_other or bool(result.foreign)
-        self._is_behind = is_other and not change.asks_foreign and not has_moved
+        self._is_behind = is_other and not change.asks_foreign
+        if self._is_behind:  # what was read is older than the row: all of it is read next time
+            self._base = replace(self._base, history_version=-1)
+            self._asks_foreign = True
         if result.foreign_is_all:
             gone = self._history.learn_all(result.base.view, result.foreign, change.turn)
             self._weave(agent)
@@ -655,7 +658,18 @@ class UnitOfWork:
         if change.asks_foreign:
             self._history.is_complete(result.base.view)
         if result.has_foreign_state:
-            self._bring_in_state(agent, had if change.content is None else change.content)
+            self._bring_in_state(agent, before.own if change.content is None else change.content)
+
+    @staticmethod
+    def _is_of_others(
+        change: ChangeSet, before: MergeBase, result: CommitResult, *, has_moved: bool
+    ) -> bool:
+        """Whether others have changed the history or the view, not the change set alone."""
+        if not result.has_other_history:
+            return False
+        own_changes = (1 if change.updates else 0) + (1 if has_moved else 0)
+        is_own = result.base.history_version == before.history_version + own_changes
+        return not is_own or result.base.view != (change.view or before.view)
 
     def _take_ids(self, attempt: _Attempt, result: CommitResult) -> bool:
         """Note where the turn's messages are now, and return whether they have moved."""
