@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 from strands import Agent
@@ -206,7 +207,7 @@ def _twenty_tool_turns(system: str, latency: float) -> list[float]:
 
 
 @pytest.mark.parametrize("commit", ["message", "turn"])
-def test_the_event_loop_goes_on(commit: str, report: Report) -> None:
+def test_the_event_loop_goes_on(commit: Any, report: Report) -> None:
     """While an agent opens and has turns at 100 ms a request the loop stalls for 10 ms at most."""
 
     async def live() -> float:

@@ -13,7 +13,6 @@ import urllib3
 from strands import Agent
 
 from strands_persql import PerSQLSessionManager, PerSQLSessionRepository, RestClient
-from strands_persql.runtime import threads
 from strands_persql.testing import ScriptedModel
 from tests.benchmarks.conftest import Report
 from tests.benchmarks.waiting import waiting_service
@@ -96,11 +95,8 @@ def test_the_client_costs_little_over_bare_urllib3(engine: Engine, report: Repor
     report("one thread's requests / bare urllib3", ours[0] / theirs[0], at_most=1.3)
 
 
-def test_many_agents_wait_as_with_bare_urllib3(
-    slow: str, report: Report, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_agents_wait_as_with_bare_urllib3(slow: str, report: Report) -> None:
     """200 agents' plain turns take at most 1.6 of as many urllib3 requests from 100 threads."""
-    monkeypatch.setattr(threads, "MAX_THREADS", 128)
     with RestClient("token", base_url=slow) as client:
         repository = PerSQLSessionRepository(client.database("acme/agents"))
         taken, requests = asyncio.run(turns_at_once(repository, 200))

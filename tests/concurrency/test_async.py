@@ -180,7 +180,7 @@ def test_a_cancelled_write_that_fails_goes_out_with_the_next(backend: Backend) -
 
 
 @pytest.mark.parametrize("commit", ["message", "turn"])
-def test_the_event_loop_is_not_blocked(backend: Backend, commit: str) -> None:
+def test_the_event_loop_is_not_blocked(backend: Backend, commit: Any) -> None:
     """While opening, a tool turn and closing wait for the database, other coroutines go on."""
     backend.agent(["hi"])("hello")
     backend.database.latency = 0.2

@@ -94,6 +94,7 @@ def test_an_answer_that_is_given_in_another_sense(backend: Backend, commit: str)
     assert "nobody" not in str(backend.dump())
 
 
+@pytest.mark.guarantee(number=18)
 @both
 @pytest.mark.parametrize("kind", [*INTERRUPTS, "the model fails"])
 def test_threads_that_answer_at_once(backend: Backend, commit: str, kind: str) -> None:
@@ -124,7 +125,7 @@ def test_processes_that_answer_at_once(tmp_path: Path, commit: str) -> None:
         scene = Scene(backend, commit, lambda: {"tools": [paying()[0]]})
         prompt = interrupted(scene.open(CALL))
         context = multiprocessing.get_context("spawn")
-        barrier, results = context.Barrier(number), context.Queue()
+        barrier, results = context.Barrier(number, timeout=60), context.Queue()
         processes = [
             context.Process(target=answer_in_process, args=(path, commit, prompt, barrier, results))
             for _ in range(number)
@@ -133,7 +134,7 @@ def test_processes_that_answer_at_once(tmp_path: Path, commit: str) -> None:
             process.start()
         found = sorted(results.get(timeout=90) for _ in processes)
         for process in processes:
-            process.join()
+            process.join(timeout=60)
         results.close()
         results.join_thread()
         assert found == [*[("ConflictError", [])] * (number - 1), ("done", ["Ada"])]

@@ -189,7 +189,7 @@ def test_racing_deletions_and_creations(backend: Backend) -> None:
             thread.start()
         make_anew(backend)
         for thread in late:
-            thread.join()
+            thread.join(timeout=60)
         scene = Scene(backend)
         assert said(scene.open().messages) == ["new question", "new answer"]
 

@@ -297,7 +297,7 @@ def test_a_redacted_message_keeps_its_id(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("commit", TURNS)
-def test_agents_can_be_awaited(backend: Backend, commit: str) -> None:
+def test_agents_can_be_awaited(backend: Backend, commit: Any) -> None:
     """invoke_async and stream_async store as a plain call does, through an async manager too."""
 
     async def converse() -> list[str]:

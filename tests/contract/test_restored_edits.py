@@ -115,6 +115,7 @@ def check_changed(scene: Scene, agent: Agent, change: str) -> None:
         assert not replaced & set(scene.transcript())
 
 
+@pytest.mark.guarantee(number=17)
 @both
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_an_application_does_between_turns(backend: Backend, commit: str, change: str) -> None:

@@ -38,6 +38,7 @@ pytestmark = pytest.mark.backends("memory")
 # -- windows ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.guarantee(number=17)
 @both
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4, 7])
 def test_a_sliding_window(backend: Backend, commit: str, size: int) -> None:

@@ -28,6 +28,7 @@ from tests.support.conversation import said, state_in_database
 pytestmark = pytest.mark.backends("memory", "http")
 
 
+@pytest.mark.guarantee(number=18)
 @both
 @places
 @pytest.mark.parametrize("turns", [0, 1, 2])

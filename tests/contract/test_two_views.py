@@ -116,6 +116,7 @@ def test_what_one_clears_the_other_forgets(backend: Backend, commit: str) -> Non
     assert {"two", "2", "one", "1"} <= set(left)
 
 
+@pytest.mark.guarantee(number=17)
 @both
 @pytest.mark.parametrize("sizes", [(4, 40), (40, 4), (4, 6), (2, 5), (0, 40), (3, 3)])
 def test_two_windows(backend: Backend, commit: str, sizes: tuple[int, int]) -> None:

@@ -287,6 +287,7 @@ def check_warm_as_fresh(backend: Backend, commit: str, *others: Callable[[Scene]
     assert warm.scene.invalid == fresh.scene.invalid == []
 
 
+@pytest.mark.guarantee(number=19)
 @both
 @ends
 @pytest.mark.filterwarnings("ignore:request_state:DeprecationWarning")
@@ -297,6 +298,7 @@ def test_a_warm_agent_knows_what_a_fresh_one_would(
     check_warm_as_fresh(backend, commit, end)
 
 
+@pytest.mark.guarantee(number=19)
 @both
 @ends
 @pytest.mark.filterwarnings("ignore:request_state:DeprecationWarning")

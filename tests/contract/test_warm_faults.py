@@ -120,7 +120,7 @@ def test_a_process_that_is_killed(tmp_path: Path, commit: str, when: str) -> Non
             with victim.stdout as output:
                 assert output.readline() == b"ready\n"
                 victim.send_signal(signal.SIGKILL)
-            victim.wait()
+            victim.wait(timeout=60)
             if commit == "turn":
                 asking.ask("Are you there?")
             agent = asking.ask("Is a seat booked?")
@@ -148,7 +148,7 @@ def test_threads_of_warm_agents(backend: Backend) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
     assert len(scene.rows()) == 40
     for number, agent in enumerate(agents):
         agent(f"last {number}")

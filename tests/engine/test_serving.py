@@ -44,7 +44,11 @@ def test_the_printed_script_runs(stop: signal.Signals, tmp_path: Path) -> None:
         script = text.partition("In a script:")[2].replace("\n  ", "\n")
         more = "\nwith client:\n    print(session.session_repository.list_sessions())\n"
         done = subprocess.run(
-            [sys.executable, "-c", script + more], capture_output=True, text=True, check=False
+            [sys.executable, "-c", script + more],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
         )
         process.send_signal(stop)
         errors = process.communicate(timeout=20)[1]

@@ -134,6 +134,7 @@ class TestDemo:
             capture_output=True,
             text=True,
             check=False,
+            timeout=900,
         )
         assert (done.stdout, done.stderr) == ("ScriptedModel\n", "")
 
@@ -146,6 +147,7 @@ class TestDemo:
             capture_output=True,
             text=True,
             check=False,
+            timeout=900,
         )
         assert done.returncode == 1
         assert "=opnai | must be one of anthropic, bedrock, openai" in done.stderr

@@ -105,7 +105,11 @@ def prepare(folder: Path) -> None:
 def release(folder: Path, tag: str = "v1.2.3") -> tuple[int, str]:
     """Ask whether a tag can be released."""
     done = subprocess.run(
-        [folder / ".ci" / "release-ready", tag], capture_output=True, text=True, check=False
+        [folder / ".ci" / "release-ready", tag],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -42,6 +42,7 @@ def fetch(release: str) -> Path:
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,
     )
     archives = [*folder.glob("*.tar.gz")]
     if done.returncode or not archives:
@@ -93,6 +94,7 @@ def run(name: str, folder: Path) -> Outcome:
         text=True,
         encoding="utf-8",
         check=False,
+        timeout=900,
     )
     found: dict[str, Any] = json.loads(outcome.read_text("utf-8")) if outcome.exists() else {}
     counts = found.get("counts", {})

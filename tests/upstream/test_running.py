@@ -72,6 +72,7 @@ def run(folder: Path, *waived: str) -> tuple[int, dict[str, int], str]:
         capture_output=True,
         text=True,
         check=False,
+        timeout=900,
     )
     found = folder / "outcome.json"
     counts = json.loads(found.read_text("utf-8"))["counts"] if found.exists() else {}
