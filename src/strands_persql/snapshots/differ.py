@@ -1,0 +1,115 @@
+"""What two texts have in common: the least to send of a new one where the old one is known.
+
+It knows of no format. A change early in a text, as a snapshot's time is, costs that change.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, TypeAlias
+
+ANCHOR = 32
+"""Characters by which a place is found again."""
+
+_LEAST = 48  # characters that are worth a range
+_SAME_DISTANCE = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # replaced by as many, as a time is
+_TRIES = 48  # searches through the old text for one place in the new one
+_LONGEST_STEP = 4096
+_MOST = 400  # copies of one text; what comes then is sent
+
+
+class Copy(NamedTuple):
+    """Characters that the old text has."""
+
+    first: int
+    size: int
+
+
+Hunk: TypeAlias = Copy | str
+
+
+def differences(old: str, new: str) -> list[Hunk]:
+    """Return a new text as copies of an old one and the text between them, in order."""
+    most = min(len(old), len(new))
+    prefix = common_prefix(old, 0, new, 0, most)
+    suffix = common_suffix(old, len(old), new, len(new), most - prefix)
+    hunks: list[Hunk] = [Copy(0, prefix)]
+    hunks += _middle(_Texts(old, new, len(new) - suffix), prefix)
+    hunks.append(Copy(len(old) - suffix, suffix))
+    return [hunk for hunk in hunks if (hunk if isinstance(hunk, str) else hunk.size)]
+
+
+class _Texts(NamedTuple):
+    old: str
+    new: str
+    end: int  # of what is looked at in the new text
+
+
+def _middle(texts: _Texts, start: int) -> Iterator[Hunk]:
+    """Yield the hunks between what both texts begin and end with."""
+    in_old = in_new = start
+    for _ in range(_MOST):
+        found = _next_copy(texts, in_old, in_new)
+        if found is None:
+            break
+        copy, place = found
+        yield texts.new[in_new:place]
+        yield copy
+        in_old, in_new = copy.first + copy.size, place + copy.size
+    yield texts.new[in_new : texts.end]
+
+
+def _next_copy(texts: _Texts, in_old: int, in_new: int) -> tuple[Copy, int] | None:
+    """Return the next copy and its place in the new text, or None if there is none."""
+    for first, place in _candidates(texts, in_old, in_new):
+        back = common_suffix(texts.old, first, texts.new, place, min(first, place - in_new))
+        first, place = first - back, place - back  # noqa: PLW2901 - the same place, from its start
+        most = min(len(texts.old) - first, texts.end - place)
+        count = common_prefix(texts.old, first, texts.new, place, most)
+        if count >= _LEAST:
+            return Copy(first, count), place
+    return None
+
+
+def _candidates(texts: _Texts, in_old: int, in_new: int) -> Iterator[tuple[int, int]]:
+    """Yield places of the old text and the new one where both may go on alike."""
+    old, new, end = texts
+    for gap in _SAME_DISTANCE:
+        first, place = in_old + gap, in_new + gap
+        if place + ANCHOR <= end and old[first : first + ANCHOR] == new[place : place + ANCHOR]:
+            yield first, place
+    place, step = in_new, ANCHOR // 2
+    for _ in range(_TRIES):
+        if place + _LEAST > end:
+            return
+        anchor = new[place : place + ANCHOR]
+        first = old.find(anchor, in_old)
+        if first < 0:
+            first = old.find(anchor, 0, in_old + ANCHOR)
+        if first >= 0:
+            yield first, place
+        place, step = place + step, min(2 * step, _LONGEST_STEP)
+
+
+def common_prefix(one: str, first: int, other: str, second: int, most: int) -> int:
+    """Return how many characters two texts have in common from a place of each on."""
+    count, size = 0, 64
+    while count < most:
+        size = min(size, most - count)
+        start, begin = first + count, second + count
+        if one[start : start + size] == other[begin : begin + size]:
+            count, size = count + size, size * 2
+        else:
+            most, size = count + size - 1, max(1, size // 2)
+    return count
+
+
+def common_suffix(one: str, end: int, other: str, stop: int, most: int) -> int:
+    """Return how many characters two texts have in common up to a place of each."""
+    count, size = 0, 64
+    while count < most:
+        size = min(size, most - count)
+        start, begin = end - count, stop - count
+        if one[start - size : start] == other[begin - size : begin]:
+            count, size = count + size, size * 2
+        else:
+            most, size = count + size - 1, max(1, size // 2)
+    return count
