@@ -9,7 +9,9 @@ from typing import NamedTuple, TypeAlias
 ANCHOR = 32
 """Characters by which a place is found again."""
 
-_LEAST = 48  # characters that are worth a range
+_LEAST = 48  # characters that are worth a range, wherever they are
+_CLOSE = 12  # characters by which what follows in the old text is found again behind new text
+_GAPS = (0, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _SAME_DISTANCE = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # replaced by as many, as a time is
 _TRIES = 48  # searches through the old text for one place in the new one
 _LONGEST_STEP = 4096
@@ -32,15 +34,16 @@ def differences(old: str, new: str) -> list[Hunk]:
     prefix = common_prefix(old, 0, new, 0, most)
     suffix = common_suffix(old, len(old), new, len(new), most - prefix)
     hunks: list[Hunk] = [Copy(0, prefix)]
-    hunks += _middle(_Texts(old, new, len(new) - suffix), prefix)
+    hunks += _middle(_Texts(old, len(old) - suffix, new, len(new) - suffix), prefix)
     hunks.append(Copy(len(old) - suffix, suffix))
     return [hunk for hunk in hunks if (hunk if isinstance(hunk, str) else hunk.size)]
 
 
 class _Texts(NamedTuple):
     old: str
+    old_end: int  # where what both end with begins
     new: str
-    end: int  # of what is looked at in the new text
+    end: int
 
 
 def _middle(texts: _Texts, start: int) -> Iterator[Hunk]:
@@ -54,7 +57,40 @@ def _middle(texts: _Texts, start: int) -> Iterator[Hunk]:
         yield texts.new[in_new:place]
         yield copy
         in_old, in_new = copy.first + copy.size, place + copy.size
+    yield from _rest(texts, in_old, in_new)
+
+
+def _rest(texts: _Texts, in_old: int, in_new: int) -> Iterator[Hunk]:
+    """Yield the last hunks: new text, and what has followed in the old one, behind it.
+
+    Where text is added again and again before something that changes, as messages are before an
+    agent's state, it stays apart from that.
+    """
+    for _ in range(_MOST):
+        found = _next_close(texts, in_old, in_new)
+        if found is None:
+            break
+        copy, place = found
+        yield texts.new[in_new:place]
+        yield copy
+        in_old, in_new = copy.first + copy.size, place + copy.size
     yield texts.new[in_new : texts.end]
+
+
+def _next_close(texts: _Texts, in_old: int, in_new: int) -> tuple[Copy, int] | None:
+    """Return where a little of the next old text is found in the new one, or None."""
+    old, old_end, new, end = texts
+    for gap in _GAPS:
+        first = in_old + gap
+        if first + _CLOSE > old_end:
+            return None
+        place = new.rfind(old[first : first + _CLOSE], in_new, end)
+        if place >= 0:
+            back = common_suffix(old, first, new, place, min(gap, place - in_new))
+            first, place = first - back, place - back
+            most = min(old_end - first, end - place)
+            return Copy(first, common_prefix(old, first, new, place, most)), place
+    return None
 
 
 def _next_copy(texts: _Texts, in_old: int, in_new: int) -> tuple[Copy, int] | None:
@@ -71,7 +107,7 @@ def _next_copy(texts: _Texts, in_old: int, in_new: int) -> tuple[Copy, int] | No
 
 def _candidates(texts: _Texts, in_old: int, in_new: int) -> Iterator[tuple[int, int]]:
     """Yield places of the old text and the new one where both may go on alike."""
-    old, new, end = texts
+    old, _, new, end = texts
     for gap in _SAME_DISTANCE:
         first, place = in_old + gap, in_new + gap
         if place + ANCHOR <= end and old[first : first + ANCHOR] == new[place : place + ANCHOR]:

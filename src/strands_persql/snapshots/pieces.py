@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 OWN = ""
 """The name of the text in the value's own row, where parts have names."""
 
-SHORT = 24
+SHORT = 8
 """A range of so few characters is kept as text, which takes no more room."""
 
 

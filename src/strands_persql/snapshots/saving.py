@@ -185,10 +185,10 @@ class Save:
         )
         if self._expected.saved_by:
             expected = self._expected.saved_by
-            rest = parts & self._base_condition(attempt)
+            rest = objects.all_of(self._base_condition(attempt), parts)
             batch.run(objects.replace_object(tables, row, expected, write_id, rest, adds=plan.adds))
         else:
-            batch.run(objects.create_object(tables, row, write_id, target & parts))
+            batch.run(objects.create_object(tables, row, write_id, objects.all_of(target, parts)))
         if released := sorted(self._expected.parts - parts_of(plan.pieces)):
             names = json.dumps(released)
             batch.run(
@@ -227,23 +227,23 @@ class Save:
             target = objects.object_is(self._key, self._expected.saved_by)
         else:
             target = objects.no_object(self._key)
-        return target & self._base_condition(attempt)
+        return objects.all_of(target, self._base_condition(attempt))
 
-    def _base_condition(self, attempt: _Attempt) -> Precondition:
+    def _base_condition(self, attempt: _Attempt) -> Precondition | None:
         base = attempt.base
         if base is None or base.is_own:
-            return objects.unconditional()
+            return None
         return objects.base_is(attempt.base_key, base.value.saved_by)
 
-    def _parts(self, attempt: _Attempt) -> Precondition:
+    def _parts(self, attempt: _Attempt) -> Precondition | None:
         """Return the precondition that the parts are there that the save makes and extends."""
-        condition, addition = objects.unconditional(), attempt.plan.addition
+        made = extended = None
+        addition = attempt.plan.addition
         if attempt.made:
             made = objects.parts_stored(self._pool, attempt.write_id, attempt.made)
-            condition &= made
         if addition is not None and addition.size is not None:
-            condition &= objects.part_extended(self._pool, addition.part, attempt.write_id)
-        return condition
+            extended = objects.part_extended(self._pool, addition.part, attempt.write_id)
+        return objects.all_of(made, extended) if made or extended else None
 
     def _send(self, batch: Batch, attempt: _Attempt) -> Answer:
         try:

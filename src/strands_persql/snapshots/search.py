@@ -76,7 +76,7 @@ class FullTextSearch:
 
         def run() -> None:
             value = Encoded.of(bytes(data))
-            statements = self.added(storage.store.tables, place, value, objects.unconditional())
+            statements = self.added(storage.store.tables, place, value, objects.UNCONDITIONAL)
             if statements:
                 self.run(storage.store, Batch(*statements), writes=True)
 

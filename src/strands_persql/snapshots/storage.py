@@ -32,6 +32,8 @@ from strands_persql.tables.tables import Tables
 _Self = TypeVar("_Self", bound="PerSQLStorage")
 _T = TypeVar("_T")
 
+_SESSIONS, _STASHES = "session/", "context/"  # where Strands has them
+
 OnStorageConflict = Literal["raise", "overwrite"]
 """What happens to a save that builds on what is no longer the latest."""
 
@@ -232,14 +234,11 @@ class PerSQLStorage:
             StorageError: If the id is invalid, or they could not be deleted. Calling again goes
                 on.
         """
-        session = normalized_key(session_id)
-        if "/" in session or session in (".", ".."):
-            raise StorageError(f"Invalid session id {session_id!r}: it must not have slashes")
-        if self._namespaced is upstream.NAMESPACED:  # Strands takes it for the place of sessions
-            return await self.delete_prefix(f"{session}/")
-        return await self.delete_prefix(f"session/{session}/") + await self.delete_prefix(
-            f"context/{session}/"
-        )
+        prefix = self.session_prefix(session_id)
+        count = await self.delete_prefix(prefix)
+        if self._namespaced is not upstream.NAMESPACED:
+            count += await self.delete_prefix(_STASHES + prefix[len(_SESSIONS) :])
+        return count
 
     async def sweep(self, *, older_than: float = 86_400.0) -> int:
         """Delete text that no value refers to: saves of large values that died have left it.
@@ -279,6 +278,18 @@ class PerSQLStorage:
             evictions=self.cache.evictions,
             cached_bytes=self.cache.current_bytes,
         )
+
+    def session_prefix(self, session_id: str) -> str:
+        """Return what the keys of a session's snapshots begin with in this storage.
+
+        Raises:
+            StorageError: If the id is invalid.
+        """
+        session = normalized_key(session_id)
+        if "/" in session or session in (".", ".."):
+            raise StorageError(f"Invalid session id {session_id!r}: it must not have slashes")
+        # Strands takes a storage that was narrowed by its user for the place of sessions.
+        return f"{'' if self._namespaced is upstream.NAMESPACED else _SESSIONS}{session}/"
 
     def place_of(self, key: str) -> str:
         """Return a key as the database has it.

@@ -5,6 +5,8 @@ so that a late copy of it does nothing. No statement brings text twice that the 
 """
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.tables.tables import Tables
@@ -57,9 +59,14 @@ class ObjectRow:
 # -- preconditions ---------------------------------------------------------------------------------
 
 
-def unconditional() -> Precondition:
-    """Return the precondition that always holds."""
-    return Precondition("true")
+UNCONDITIONAL = Precondition("true")
+"""The precondition that always holds."""
+
+
+def all_of(*preconditions: Precondition | None) -> Precondition:
+    """Return the precondition that all of some hold."""
+    given = [one for one in preconditions if one is not None]
+    return reduce(and_, given) if given else UNCONDITIONAL
 
 
 def object_is(key: str, saved_by: str) -> Precondition:
@@ -327,12 +334,13 @@ def replace_object(
         precondition: What else must hold.
         adds: Whether ``row.data`` is added to the row's own text, which stays.
     """
+    more = "" if precondition is UNCONDITIONAL else f"AND {precondition.sql}"
     return tables.statement(
         f"""
         UPDATE {{objects}} SET pieces = :pieces, data = {"data || :data" if adds else ":data"},
-            encoding = :encoding, size = :size, digest = :digest, version = version + 1,
-            saved_by = :write_id, updated_at = :time
-        WHERE key = :key AND saved_by = :expected AND {precondition.sql}
+            {"" if adds else "encoding = :encoding,"} size = :size, digest = :digest,
+            version = version + 1, saved_by = :write_id, updated_at = :time
+        WHERE key = :key AND saved_by = :expected {more}
         """,  # noqa: S608 - nothing but constants
         **row.values,
         expected=expected,
