@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from strands.storage.search.keyword import STOP_WORDS, tokenize
 from strands.storage.storage import StorageSearchResult
@@ -16,9 +16,12 @@ from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded
 from strands_persql.tables import objects, searching
 from strands_persql.tables.tables import Tables
+from strands_persql.tables.writing import Precondition
 
 if TYPE_CHECKING:
     from strands_persql.snapshots.storage import PerSQLStorage
+
+_T = TypeVar("_T")
 
 INDEXED_CHARACTERS = 400_000
 """Characters of a value that are indexed: a row of the index has to fit the database's limit."""
@@ -42,7 +45,28 @@ def is_prose(key: str) -> bool:
     return "/snapshots/" not in f"/{key}" and not key.rsplit("/", 1)[-1].startswith(".")
 
 
-class FullTextSearch:
+class NoIndex:
+    """What a storage without an index does beside its writes: nothing."""
+
+    def added(
+        self, tables: Tables, key: str, value: Encoded, precondition: Precondition
+    ) -> Sequence[Statement]:
+        """Return no statements."""
+        return []
+
+    def removed(self, tables: Tables, keys: Sequence[str]) -> Sequence[Statement]:
+        """Return no statements."""
+        return []
+
+    def setup(self, store: ValueStore) -> None:
+        """Make nothing."""
+
+    def with_index(self, store: ValueStore, call: Callable[[], _T]) -> _T:
+        """Call."""
+        return call()
+
+
+class FullTextSearch(NoIndex):
     """A search strategy that keeps an index beside the values, written with them.
 
     A value and its place in the index change in one transaction, at one row written more. All
@@ -72,13 +96,14 @@ class FullTextSearch:
         Raises:
             StorageError: If it can't be done.
         """
-        place = storage.place_of(key)
+        place, gateway = storage.place_of(key), storage.store.gateway
 
         def run() -> None:
             value = Encoded.of(bytes(data))
             statements = self.added(storage.store.tables, place, value, objects.UNCONDITIONAL)
             if statements:
-                self.run(storage.store, Batch(*statements), writes=True)
+                batch = Batch(*statements)
+                self.with_index(storage.store, lambda: gateway.run(batch, writes=True))
 
         with storage_errors(f"index {key!r}"):
             await in_thread(run)
@@ -103,7 +128,7 @@ class FullTextSearch:
             found = batch.ask(
                 searching.search_texts(storage.store.tables, words, scope, self._limit)
             )
-            rows = self.run(storage.store, batch)[found]
+            rows = self.with_index(storage.store, lambda: storage.store.gateway.run(batch))[found]
             return [
                 SearchHit(row["ref"][len(prefix) :], _score(row["score"]), snippet=row["snippet"])
                 for row in rows
@@ -115,7 +140,7 @@ class FullTextSearch:
     # -- beside a storage's own writes ---------------------------------------------------------
 
     def added(
-        self, tables: Tables, key: str, value: Encoded, precondition: Any
+        self, tables: Tables, key: str, value: Encoded, precondition: Precondition
     ) -> Sequence[Statement]:
         """Return the statements that index a value, if it is to be."""
         if value.encoding != "text" or not self._includes(key):
@@ -123,7 +148,7 @@ class FullTextSearch:
         content = value.text[:INDEXED_CHARACTERS]
         return searching.add_text(tables, [*_scopes(key)], key, value.digest, content, precondition)
 
-    def removed(self, tables: Tables, keys: Sequence[str]) -> list[Statement]:
+    def removed(self, tables: Tables, keys: Sequence[str]) -> Sequence[Statement]:
         """Return the statements that take deleted values out of the index."""
         wanted = [key for key in keys if self._includes(key)]
         return [
@@ -150,11 +175,7 @@ class FullTextSearch:
                 sql=f"{statement['sql']};",
             ) from error
 
-    def run(self, store: ValueStore, batch: Batch, *, writes: bool = False) -> Any:
-        """Run a batch, and again once the index is made where it was missing."""
-        return self.with_index(store, lambda: store.gateway.run(batch, writes=writes))
-
-    def with_index(self, store: ValueStore, call: Callable[[], Any]) -> Any:
+    def with_index(self, store: ValueStore, call: Callable[[], _T]) -> _T:
         """Call, and again once the index is made where it was missing."""
         try:
             return call()

@@ -22,8 +22,9 @@ from strands_persql.snapshots.cache import ValueCache
 from strands_persql.snapshots.errors import StorageConflictError, storage_errors
 from strands_persql.snapshots.keys import context_of, normalized_key, normalized_prefix
 from strands_persql.snapshots.saving import InDoubtError, Save
-from strands_persql.snapshots.search import FullTextSearch
-from strands_persql.snapshots.sight import ABSENT, Sight
+from strands_persql.snapshots.search import NoIndex
+from strands_persql.snapshots.sharing import Sharing
+from strands_persql.snapshots.sight import ABSENT, Seen, Sight
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded
 from strands_persql.tables import objects
@@ -105,8 +106,9 @@ class PerSQLStorage:
         gateway = Gateway(database, tables, retry, self._counters)
         self.store = ValueStore(gateway, tables, self._values, max_staleness, retry)
         self._on_conflict = on_conflict
-        self._strategy = search_strategy
-        self._sight = Sight()
+        self._search_strategy = search_strategy
+        self._index = search_strategy if isinstance(search_strategy, NoIndex) else NoIndex()
+        self._sight, self._sharing = Sight(), Sharing()
 
     def __repr__(self) -> str:
         """Name the database, the tables and the namespace."""
@@ -126,9 +128,10 @@ class PerSQLStorage:
         place, value = self.prefix + normalized, bytes(data)
         with storage_errors(f"write {key!r}"):
             await self._in_turn(place, lambda: self._save(place, value))
-        if self._strategy is not None and not isinstance(self._strategy, FullTextSearch):
+        strategy = self._search_strategy
+        if strategy is not None and strategy is not self._index:
             try:
-                await self._strategy.index(self, normalized, data)
+                await strategy.index(self, normalized, data)
             except Exception as error:
                 raise StorageError(f"Wrote '{key}' but indexing failed") from error
 
@@ -169,7 +172,9 @@ class PerSQLStorage:
         Raises:
             StorageError: If they can't be searched.
         """
-        strategy = self._strategy if self._strategy is not None else KeywordSearchStrategy()
+        strategy = (
+            self._search_strategy if self._search_strategy is not None else KeywordSearchStrategy()
+        )
         found: list[StorageSearchResult] = await strategy.search(self, query)
         return found
 
@@ -194,7 +199,7 @@ class PerSQLStorage:
         another one has saved since. They share the database, the cache and the strategy.
         """
         other = copy.copy(self)
-        other._sight = Sight()  # noqa: SLF001 - the same class
+        other._sight, other._sharing = Sight(), Sharing()  # noqa: SLF001 - the same class
         return other
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
@@ -265,8 +270,7 @@ class PerSQLStorage:
             SchemaError: If this access may not do that; the error has the SQL for who may.
         """
         self.store.gateway.setup()
-        if isinstance(self._strategy, FullTextSearch):
-            self._strategy.setup(self.store)
+        self._index.setup(self.store)
 
     def stats(self) -> Stats:
         """Return what has been counted since the storage was made, its views' included."""
@@ -307,14 +311,15 @@ class PerSQLStorage:
 
     def _read(self, place: str) -> bytes | None:
         value = self.store.read(place)
-        self._sight.note_read(place, value)
+        self._sight.note(place, Seen.of(value))
+        self._sharing.note_read(place, value)
         return None if value is None else value.data()
 
     def _save(self, place: str, data: bytes) -> None:
         value, seen = Encoded.of(data), self._sight.get(place)
         overwrites = self._on_conflict == "overwrite"
-        if seen is not None and seen.saved_by and not overwrites:
-            self._check_sharing(place, value)
+        if seen is not None and not overwrites:
+            self._check_sharing(place, value, seen)
 
         def save() -> None:
             save = Save(
@@ -323,63 +328,60 @@ class PerSQLStorage:
                 value,
                 seen,
                 overwrites=overwrites,
-                beside=lambda write_id: self._indexed(place, value, write_id),
+                beside=lambda write_id: self._index.added(
+                    self.store.tables, place, value, objects.object_is(place, write_id)
+                ),
             )
             try:
-                self._sight.note(place, save.run())
+                saved = save.run()
             except InDoubtError as doubt:
                 if seen is not None:
                     self._sight.note(place, doubt.seen)
                 raise doubt.error from doubt
+            self._sight.note(place, saved)
+            self._sharing.note_saved(place, saved.saved_by)
 
-        self._with_index(save)
+        self._index.with_index(self.store, save)
 
-    def _check_sharing(self, place: str, value: Encoded) -> None:
+    def _check_sharing(self, place: str, value: Encoded, seen: Seen) -> None:
         """Refuse what was built on an older snapshot, by a manager that shares this object.
 
         Raises:
             StorageConflictError: If it is so.
         """
-        if not self._sight.may_be_shared(place):
+        if not self._sharing.has_older_readers(place):
             return
-        if self._sight.builds_on(place, value.text, lambda: self.store.read(place)):
+        before = self._values.get(place)
+        if before is None or before.saved_by != seen.saved_by:
+            before = self.store.read(place)
+        if self._sharing.is_built_on(place, value.text, before):
             return
         raise StorageConflictError(
-            f"{place!r} would lose the last message that was saved: it was restored several times"
-            " through one storage, and what is saved now was built on an older one. Nothing was"
-            " written. Give each session manager a storage of its own: storage.view()",
+            f"{place!r} would lose the last message that was saved: several have restored it"
+            " through one storage, and this is built on an older snapshot. Nothing was written."
+            " Give each session manager a storage of its own: storage.view()",
             key=place,
             **context_of(place),
         )
-
-    def _indexed(self, place: str, value: Encoded, write_id: str) -> Sequence[Statement]:
-        if not isinstance(self._strategy, FullTextSearch):
-            return []
-        written = objects.object_is(place, write_id)
-        return self._strategy.added(self.store.tables, place, value, written)
-
-    def _unindexed(self, places: Sequence[str]) -> Sequence[Statement]:
-        if not isinstance(self._strategy, FullTextSearch):
-            return []
-        return self._strategy.removed(self.store.tables, places)
-
-    def _with_index(self, call: Callable[[], _T]) -> _T:
-        if not isinstance(self._strategy, FullTextSearch):
-            return call()
-        found: _T = self._strategy.with_index(self.store, call)
-        return found
 
     def _delete(self, place: str) -> None:
         seen = self._sight.get(place)
         cached = self._values.get(place)
         origin = cached.origin if cached is not None else "" if seen is None else seen.origin
-        self._with_index(lambda: self.store.delete(place, origin, self._unindexed))
+        self._index.with_index(
+            self.store, lambda: self.store.delete(place, origin, self._unindexed)
+        )
         self._sight.note(place, ABSENT)
 
     def _delete_prefix(self, prefix: str) -> int:
-        count = self._with_index(lambda: self.store.delete_prefix(prefix, self._unindexed))
+        count = self._index.with_index(
+            self.store, lambda: self.store.delete_prefix(prefix, self._unindexed)
+        )
         self._sight.note_deleted(prefix)
         return count
+
+    def _unindexed(self, places: Sequence[str]) -> Sequence[Statement]:
+        return self._index.removed(self.store.tables, places)
 
     async def _pages(self, query: str) -> AsyncIterator[builtins.list[str]]:
         prefix = self.prefix + normalized_prefix(query)
