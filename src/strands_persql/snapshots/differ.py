@@ -9,7 +9,8 @@ from typing import NamedTuple, TypeAlias
 ANCHOR = 32
 """Characters by which a place is found again."""
 
-_LEAST = 48  # characters that are worth a range, wherever they are
+_LEAST = 48  # characters that are worth a range where the old text goes on
+_LEAST_MOVED = 256  # the same where it doesn't: formats repeat themselves a little everywhere
 _CLOSE = 12  # characters by which what follows in the old text is found again behind new text
 _GAPS = (0, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _SAME_DISTANCE = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # replaced by as many, as a time is
@@ -33,10 +34,17 @@ def differences(old: str, new: str) -> list[Hunk]:
     most = min(len(old), len(new))
     prefix = common_prefix(old, 0, new, 0, most)
     suffix = common_suffix(old, len(old), new, len(new), most - prefix)
-    hunks: list[Hunk] = [Copy(0, prefix)]
-    hunks += _middle(_Texts(old, len(old) - suffix, new, len(new) - suffix), prefix)
-    hunks.append(Copy(len(old) - suffix, suffix))
-    return [hunk for hunk in hunks if (hunk if isinstance(hunk, str) else hunk.size)]
+    texts = _Texts(old, len(old) - suffix, new, len(new) - suffix)
+    hunks: list[Hunk] = [Copy(0, prefix), *_forward(texts, prefix)]
+    last = hunks[-1]
+    assert isinstance(last, Copy)
+    end = last.first + last.size
+    # Where text is added again and again, each time before the same text, it ends where it did.
+    given_back = max(0, end - texts.old_end) if last.first < texts.old_end else 0
+    texts = texts.ending_later(min(given_back, suffix))
+    hunks += _rest(texts, end, sum(_size(hunk) for hunk in hunks))
+    hunks.append(Copy(texts.old_end, len(old) - texts.old_end))
+    return [hunk for hunk in hunks if _size(hunk)]
 
 
 class _Texts(NamedTuple):
@@ -45,19 +53,25 @@ class _Texts(NamedTuple):
     new: str
     end: int
 
+    def ending_later(self, size: int) -> "_Texts":
+        return self._replace(old_end=self.old_end + size, end=self.end + size)
 
-def _middle(texts: _Texts, start: int) -> Iterator[Hunk]:
-    """Yield the hunks between what both texts begin and end with."""
+
+def _size(hunk: Hunk) -> int:
+    return len(hunk) if isinstance(hunk, str) else hunk.size
+
+
+def _forward(texts: _Texts, start: int) -> Iterator[Hunk]:
+    """Yield what follows what both texts begin with, as far as there are copies."""
     in_old = in_new = start
     for _ in range(_MOST):
         found = _next_copy(texts, in_old, in_new)
         if found is None:
-            break
+            return
         copy, place = found
         yield texts.new[in_new:place]
         yield copy
         in_old, in_new = copy.first + copy.size, place + copy.size
-    yield from _rest(texts, in_old, in_new)
 
 
 def _rest(texts: _Texts, in_old: int, in_new: int) -> Iterator[Hunk]:
@@ -96,11 +110,12 @@ def _next_close(texts: _Texts, in_old: int, in_new: int) -> tuple[Copy, int] | N
 def _next_copy(texts: _Texts, in_old: int, in_new: int) -> tuple[Copy, int] | None:
     """Return the next copy and its place in the new text, or None if there is none."""
     for first, place in _candidates(texts, in_old, in_new):
-        back = common_suffix(texts.old, first, texts.new, place, min(first, place - in_new))
+        before = first - in_old if first >= in_old else first
+        back = common_suffix(texts.old, first, texts.new, place, min(before, place - in_new))
         first, place = first - back, place - back  # noqa: PLW2901 - the same place, from its start
         most = min(len(texts.old) - first, texts.end - place)
         count = common_prefix(texts.old, first, texts.new, place, most)
-        if count >= _LEAST:
+        if count >= (_LEAST if first >= in_old else _LEAST_MOVED):
             return Copy(first, count), place
     return None
 

@@ -22,8 +22,10 @@ _NOW = "CAST(strftime('%s', 'now') AS INTEGER)"  # unixepoch() is missing in old
 _PART = "json_extract(r.value, '$[0]')"
 _NOT_DELETED = "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :write_id)"
 _REFERS = f"r.type = 'array' AND {_PART} = p.part"
-# CROSS JOIN keeps SQLite from scanning all parts first.
-_PIECES = "{objects} AS o CROSS JOIN json_each(o.pieces) AS r"
+# CROSS JOIN keeps SQLite from scanning all parts first; one damaged row must not stop the others.
+_PIECES = """{objects} AS o CROSS JOIN json_each(
+    CASE WHEN json_valid(o.pieces) THEN o.pieces ELSE '[]' END
+) AS r"""
 
 
 @dataclass(frozen=True)
