@@ -10,7 +10,7 @@ ANCHOR = 32
 """Characters by which a place is found again."""
 
 _LEAST = 48  # characters that are worth a range where the old text goes on
-_LEAST_MOVED = 256  # the same where it doesn't: formats repeat themselves a little everywhere
+_LEAST_MOVED = 2_000  # the same elsewhere: each range more is sent with all saves to come
 _CLOSE = 12  # characters by which what follows in the old text is found again behind new text
 _GAPS = (0, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _SAME_DISTANCE = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)  # replaced by as many, as a time is
