@@ -101,11 +101,16 @@ def snapshot(numbers: Sequence[int], *, size: int = 400, time: int = 0, **state:
     return json.dumps(value, ensure_ascii=False).encode()
 
 
-def agent_of(storage: Storage | None, *replies: Reply, session: str = "s", **options: Any) -> Agent:
+def agent_of(
+    storage: Storage | None, /, *replies: Reply, session: str = "s", **options: Any
+) -> Agent:
     """Restore agent ``a`` of a session by a snapshot manager of its own."""
-    agent_options = {name: options.pop(name) for name in ("storage", "tools") if name in options}
+    of_agent = ("storage", "tools", "context_manager")
+    agent_options = {name: options.pop(name) for name in of_agent if name in options}
+    model = ScriptedModel(list(replies))
+    model.update_config(context_window_limit=200_000)
     return Agent(
-        model=ScriptedModel(list(replies)),
+        model=model,
         agent_id="a",
         session_manager=SnapshotSessionManager(session, storage=storage, **options),
         callback_handler=None,
