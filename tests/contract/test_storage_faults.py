@@ -88,9 +88,7 @@ def test_another_writers_save_is_not_taken_for_the_lost_one(backend: Backend) ->
 def test_a_late_copy_of_a_save_changes_nothing(backend: Backend) -> None:
     """A copy of a request that arrives after other saves and deletions does nothing."""
     storage_of(backend).setup()
-    late = FaultyDatabase(
-        backend.plain, ["delayed_duplicate"] * 4, duplicate_after=1_000
-    )
+    late = FaultyDatabase(backend.plain, ["delayed_duplicate"] * 4, duplicate_after=1_000)
     storage, other = PerSQLStorage(late, retry=FAST), storage_of(backend)
     large = text_of(30_000)
     run(storage.write("k", b"1"))
@@ -204,9 +202,7 @@ def _fails(error: Exception) -> Callable[[int], Fault | None]:
         (ZeroDivisionError("a bug"), errors.StatementError),
     ],
 )
-def test_whatever_goes_wrong_is_a_storage_error(
-    cause: Exception, kind: type[Exception]
-) -> None:
+def test_whatever_goes_wrong_is_a_storage_error(cause: Exception, kind: type[Exception]) -> None:
     """Each error is one of Strands' and one of ours, and says what was to be done."""
     with LocalDatabase() as local:
         storage = PerSQLStorage(FaultyDatabase(local, _fails(cause)), retry=NEVER)

@@ -110,9 +110,7 @@ def test_an_interrupt_is_answered_in_another_process(backend: Backend) -> None:
 def test_time_travel(backend: Backend) -> None:
     """Immutable snapshots are listed in order, restored each as it was, and gone on from."""
     storage = storage_of(backend)
-    agent = agent_of(
-        storage, *(f"Reply {n}." for n in range(6)), snapshot_trigger=lambda **_: True
-    )
+    agent = agent_of(storage, *(f"Reply {n}." for n in range(6)), snapshot_trigger=lambda **_: True)
     manager: Any = agent._session_manager
     lengths = []
     for number in range(4):

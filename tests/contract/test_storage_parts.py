@@ -107,7 +107,7 @@ class TestSaves:
         storage, text = storage_of(backend), text_of(150_000)
         for number in range(120):
             place = number * 7_919 % len(text)
-            text = f"{text[:place]}{text_of(80, number)}{text[place + 80:]}"
+            text = f"{text[:place]}{text_of(80, number)}{text[place + 80 :]}"
             run(storage.write("k", text.encode()))
 
         assert run(storage_of(backend).read("k")) == text.encode()
@@ -373,9 +373,7 @@ class TestSweep:
             run(second.write("k", text_of(5_000_000).encode()))
         assert parts(backend) == {}
 
-    def test_what_nothing_refers_to_is_swept(
-        self, backend: Backend, monkeypatch: object
-    ) -> None:
+    def test_what_nothing_refers_to_is_swept(self, backend: Backend, monkeypatch: object) -> None:
         """A sweep deletes old text that no value refers to, and nothing else."""
         assert isinstance(monkeypatch, pytest.MonkeyPatch)
         monkeypatch.setattr("strands_persql.snapshots.store._SWEPT_PER_REQUEST", 2)

@@ -143,10 +143,17 @@ class FullTextSearch(NoIndex):
         self, tables: Tables, key: str, value: Encoded, precondition: Precondition
     ) -> Sequence[Statement]:
         """Return the statements that index a value, if it is to be."""
-        if value.encoding != "text" or not self._includes(key):
+        if not self._includes(key):
             return []
-        content = value.text[:INDEXED_CHARACTERS]
-        return searching.add_text(tables, [*_scopes(key)], key, value.digest, content, precondition)
+        statements = [searching.remove_text(tables, _own(key), precondition)]
+        if value.encoding == "text":
+            content = value.text[:INDEXED_CHARACTERS]
+            statements.append(
+                searching.add_text(
+                    tables, [*_scopes(key)], key, value.digest, content, precondition
+                )
+            )
+        return statements
 
     def removed(self, tables: Tables, keys: Sequence[str]) -> Sequence[Statement]:
         """Return the statements that take deleted values out of the index."""

@@ -39,6 +39,25 @@ def scope_word(kind: str, name: str) -> str:
     return kind + hashlib.blake2b(name.encode(), digest_size=10).hexdigest()
 
 
+def remove_text(tables: Tables, own: str, precondition: Precondition) -> Statement:
+    """Take a text out of the index.
+
+    Args:
+        tables: The tables.
+        own: The word of its own scope.
+        precondition: The condition under which it is taken out.
+    """
+    return tables.statement(
+        f"""
+        DELETE FROM {{search}} WHERE {precondition.sql} AND rowid IN (
+            SELECT rowid FROM {{search}} WHERE {{search}} MATCH :own
+        )
+        """,  # noqa: S608 - nothing but constants
+        own=f"scope : {own}",
+        **precondition.values,
+    )
+
+
 def add_text(
     tables: Tables,
     scopes: Sequence[str],
@@ -46,8 +65,8 @@ def add_text(
     mark: str,
     content: str,
     precondition: Precondition,
-) -> list[Statement]:
-    """Put a text into the index, in place of what is there of it.
+) -> Statement:
+    """Put a text into the index.
 
     Args:
         tables: The tables.
@@ -57,28 +76,17 @@ def add_text(
         content: The text.
         precondition: The condition under which it is put there.
     """
-    return [
-        tables.statement(
-            f"""
-            DELETE FROM {{search}} WHERE {precondition.sql} AND rowid IN (
-                SELECT rowid FROM {{search}} WHERE {{search}} MATCH :own
-            )
-            """,  # noqa: S608 - nothing but constants
-            own=f"scope : {scopes[0]}",
-            **precondition.values,
-        ),
-        tables.statement(
-            f"""
-            INSERT INTO {{search}} (scope, ref, mark, content)
-            SELECT :scope, :ref, :mark, :content WHERE {precondition.sql}
-            """,
-            scope=" ".join(scopes),
-            ref=ref,
-            mark=mark,
-            content=content,
-            **precondition.values,
-        ),
-    ]
+    return tables.statement(
+        f"""
+        INSERT INTO {{search}} (scope, ref, mark, content)
+        SELECT :scope, :ref, :mark, :content WHERE {precondition.sql}
+        """,
+        scope=" ".join(scopes),
+        ref=ref,
+        mark=mark,
+        content=content,
+        **precondition.values,
+    )
 
 
 def remove_texts(tables: Tables, own_scopes: Iterable[str]) -> Statement:
