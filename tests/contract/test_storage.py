@@ -1,6 +1,7 @@
 """Strands' contract of a storage, on every database."""
 
 import asyncio
+from collections.abc import Callable
 from unittest.mock import AsyncMock
 
 import pytest
@@ -111,6 +112,14 @@ def test_a_key_that_no_storage_takes_is_refused(backend: Backend, key: object) -
     assert backend.database.round_trips == 0
 
 
+def outcome(call: Callable[[str], str], text: str) -> str:
+    """Return what a call returns, or what its error says."""
+    try:
+        return call(text)
+    except StorageError as error:
+        return str(error)
+
+
 @given(st.text(alphabet="/.a\\b", max_size=8))
 def test_keys_are_written_as_strands_writes_them(text: str) -> None:
     """A key and a prefix become what Strands' own storages make of them, or are refused alike."""
@@ -119,16 +128,8 @@ def test_keys_are_written_as_strands_writes_them(text: str) -> None:
     from strands_persql.snapshots import keys as ours  # noqa: PLC0415
 
     for kind in ("key", "prefix"):
-        outcomes = []
-        for call in (
-            getattr(theirs, f"_normalize_{kind}"),
-            getattr(ours, f"normalized_{kind}"),
-        ):
-            try:
-                outcomes.append(call(text))
-            except StorageError as error:
-                outcomes.append(str(error))
-        assert outcomes[0] == outcomes[1]
+        expected = outcome(getattr(theirs, f"_normalize_{kind}"), text)
+        assert outcome(getattr(ours, f"normalized_{kind}"), text) == expected
 
 
 def test_a_namespace_is_a_part_of_the_keys(backend: Backend) -> None:
@@ -160,7 +161,7 @@ def test_a_namespace_keeps_what_a_subclass_adds(backend: Backend) -> None:
 def test_changes_to_what_was_written_change_nothing(backend: Backend) -> None:
     """What a caller does to its bytes later stays its own."""
     storage, data = storage_of(backend), bytearray(b"mutable")
-    run(storage.write("k", data))
+    run(storage.write("k", data))  # type: ignore[arg-type]
     data[0] = 0
 
     assert run(storage.read("k")) == b"mutable"

@@ -144,7 +144,7 @@ def test_an_agent_that_waits_goes_on_after_the_exchange(backend: Backend) -> Non
     result = agent("go")
     answers: Any = [
         {"interruptResponse": {"interruptId": one.id, "response": "Ada"}}
-        for one in result.interrupts
+        for one in result.interrupts or ()
     ]
     run(session_from_snapshots(storage, "s"))
     other = LocalDatabase()

@@ -1,6 +1,7 @@
 """What Strands builds on a storage: snapshot managers, graphs, stashes, memories."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -100,7 +101,7 @@ def test_an_interrupt_is_answered_in_another_process(backend: Backend) -> None:
     again = agent_of(storage_of(backend), "Done.", tools=[approve])
     answers: Any = [
         {"interruptResponse": {"interruptId": one.id, "response": "Ada"}}
-        for one in result.interrupts
+        for one in result.interrupts or ()
     ]
     again(answers)
 
@@ -174,7 +175,7 @@ def _graph(storage: PerSQLStorage, *names: str) -> Any:
         builder.add_node(
             Agent(model=ScriptedModel([f"{name} is done."] * 2), name=name, agent_id=name), name
         )
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in pairwise(names):
         builder.add_edge(before, after)
     builder.set_entry_point(names[0])
     builder.set_graph_id("team")

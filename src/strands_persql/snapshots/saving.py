@@ -95,7 +95,7 @@ class Save:
         self._value = value
         self._beside = beside
         self._is_bound = seen is not None and not overwrites
-        self._doubted = () if seen is None else seen.doubted
+        self._seen = ABSENT if seen is None else seen
         self._may_extend = self._may_share = True
         self._expected = seen if seen is not None else Seen.of(store.cache.get(key))
 
@@ -288,15 +288,17 @@ class Save:
             self._may_extend = self._may_share = False
             raise LostRaceError(conflict)
         self._store.gateway.count(conflicts=1)
-        if row is not None and (row["digest"], row["encoding"]) == (
-            self._value.digest,
-            self._value.encoding,
-        ):
+        if row is not None and found.digest == self._value.digest:
             return found
-        if self._is_bound and found.saved_by not in self._doubted:
+        if self._is_bound and not self._is_as_seen(found):
             raise conflict
         self._expected = found
         raise LostRaceError(conflict)
+
+    def _is_as_seen(self, found: Seen) -> bool:
+        """Whether nothing is there that the writer hasn't seen or saved itself."""
+        seen = self._seen
+        return found.saved_by in seen.doubted or found.digest == seen.digest != ""
 
     def _conflict(self, found: Seen) -> StorageConflictError:
         expected = self._expected
@@ -323,4 +325,4 @@ def _seen(row: Row) -> Seen:
         parts = frozenset(parts_of(pieces_of(row["pieces"])))
     except ValueError:  # a row that can't be read can be replaced; a sweep finds its parts
         parts = frozenset()
-    return Seen(row["saved_by"], row["write_id"], int(row["version"]), parts)
+    return Seen(row["saved_by"], row["write_id"], int(row["version"]), row["digest"], parts)

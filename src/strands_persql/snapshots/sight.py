@@ -21,6 +21,7 @@ class Seen:
         saved_by: The write that has left it so, or nothing where there is no value.
         origin: The write that created it.
         version: Its version.
+        digest: What it is recognized by.
         parts: The parts that it refers to.
         doubted: Own writes on top of it whose answers were lost.
     """
@@ -28,6 +29,7 @@ class Seen:
     saved_by: str = ""
     origin: str = ""
     version: int = 0
+    digest: str = ""
     parts: frozenset[str] = frozenset()
     doubted: tuple[str, ...] = ()
 
@@ -36,7 +38,8 @@ class Seen:
         """Return what is known of a value, or of its absence."""
         if value is None:
             return ABSENT
-        return cls(value.saved_by, value.origin, value.version, frozenset(parts_of(value.pieces)))
+        parts = frozenset(parts_of(value.pieces))
+        return cls(value.saved_by, value.origin, value.version, value.digest, parts)
 
     def doubting(self, write_id: str) -> "Seen":
         """Return what is known after an own write whose answer was lost."""
