@@ -10,20 +10,20 @@ import pytest
 
 pytest.importorskip("strands.storage", reason="this version of Strands has no storages")
 
-from strands import Agent  # noqa: E402 - not before it is known that there are storages
-from strands.session import SnapshotSessionManager  # noqa: E402
-from strands.storage import InMemoryStorage, LocalFileStorage, Storage  # noqa: E402
-from strands.types.exceptions import StorageError  # noqa: E402
+from strands import Agent
+from strands.session import SnapshotSessionManager
+from strands.storage import InMemoryStorage, LocalFileStorage, Storage
+from strands.types.exceptions import StorageError
 
-from strands_persql.snapshots import (  # noqa: E402
+from strands_persql.snapshots import (
     FullTextSearch,
     PerSQLStorage,
     StorageConflictError,
     session_from_snapshots,
     snapshots_from_session,
 )
-from strands_persql.testing import Reply, ScriptedModel  # noqa: E402
-from tests.contract.backends import FAST, Backend  # noqa: E402
+from strands_persql.testing import Reply, ScriptedModel
+from tests.contract.backends import FAST, Backend
 
 __all__ = [
     "FAST",
@@ -105,7 +105,7 @@ def agent_of(
     storage: Storage | None, /, *replies: Reply, session: str = "s", **options: Any
 ) -> Agent:
     """Restore agent ``a`` of a session by a snapshot manager of its own."""
-    of_agent = ("storage", "tools", "context_manager")
+    of_agent = ("storage", "tools", "context_manager", "conversation_manager")
     agent_options = {name: options.pop(name) for name in of_agent if name in options}
     model = ScriptedModel(list(replies))
     model.update_config(context_window_limit=200_000)
