@@ -1,5 +1,8 @@
 """Sessions of Strands agents in PerSQL, a hosted SQLite database, or in an SQLite file."""
 
+import importlib
+import typing
+
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Stats
 from strands_persql.persistence.cache import SessionCache
@@ -34,6 +37,13 @@ from .errors import (
     UnavailableError,
 )
 
+if typing.TYPE_CHECKING:
+    from strands_persql.snapshots import FullTextSearch as FullTextSearch
+    from strands_persql.snapshots import PerSQLStorage as PerSQLStorage
+    from strands_persql.snapshots import StorageConflictError as StorageConflictError
+    from strands_persql.snapshots import session_from_snapshots as session_from_snapshots
+    from strands_persql.snapshots import snapshots_from_session as snapshots_from_session
+
 __version__ = "1.0.0"
 
 __all__ = [
@@ -66,3 +76,18 @@ __all__ = [
     "UnavailableError",
     "Value",
 ]
+
+# Older versions of Strands have no storages: these are imported when they are first asked for.
+_OF_STORAGES = (
+    "FullTextSearch",
+    "PerSQLStorage",
+    "StorageConflictError",
+    "session_from_snapshots",
+    "snapshots_from_session",
+)
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in _OF_STORAGES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("strands_persql.snapshots"), name)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from strands_persql.databases.protocol import Statement, Value
+from strands_persql.tables.object_columns import OBJECT_COLUMNS, OBJECT_KEYS
 
 MAX_ID = 2**53 - 1
 """A message id beyond every other one, exact in the hosted engine's numbers too."""
@@ -30,6 +31,7 @@ KEYS: dict[str, dict[str, str]] = {
     },
     "multi_agents": {"session_id": _TEXT_KEY, "multi_agent_id": _TEXT_KEY},
     "deletions": {"write_id": _TEXT_KEY},
+    **OBJECT_KEYS,
 }
 _EXTRA: dict[str, dict[str, str]] = {
     "sessions": {"expires_at": "INTEGER"},
@@ -52,6 +54,8 @@ def columns(name: str) -> dict[str, str]:
     """Return a table's columns and their types, by the table's name without its prefix."""
     if name == "deletions":
         return _DELETIONS
+    if name in OBJECT_COLUMNS:
+        return OBJECT_COLUMNS[name]
     return {**KEYS[name], **_COMMON, **_EXTRA[name]}
 
 
