@@ -23,7 +23,7 @@ from strands_persql.snapshots import (
     snapshots_from_session,
 )
 from strands_persql.testing import Reply, ScriptedModel
-from tests.contract.backends import FAST, Backend
+from tests.support.backends import FAST, Backend
 
 __all__ = [
     "FAST",

@@ -13,7 +13,7 @@ from strands.agent.conversation_manager import NullConversationManager
 from strands_persql import LocalDatabase, SessionCache
 from strands_persql.testing import CountingDatabase, ScriptedModel
 from tests.benchmarks.conftest import Report
-from tests.benchmarks.workload import Cost, WirePlace, wire_place
+from tests.benchmarks.workload import Cost, Place, wire_place
 from tests.engine.engine import Engine
 from tests.storages import (
     LATEST,
@@ -36,7 +36,7 @@ TIME_OF_BARE_REQUESTS = 1.1
 
 
 @pytest.fixture
-def wire(engine: Engine, database_name: str) -> Iterator[WirePlace]:
+def wire(engine: Engine, database_name: str) -> Iterator[Place]:
     """A database on the engine, with all that is asked of it counted on the wire."""
     with wire_place(engine, database_name) as place:
         PerSQLStorage(place.database).setup()
@@ -61,7 +61,7 @@ def save_all(storage: PerSQLStorage, values: Sequence[bytes]) -> None:
     run(save())
 
 
-def rows_of_each(place: WirePlace) -> list[int]:
+def rows_of_each(place: Place) -> list[int]:
     """Return the rows that each request of the last measure has written."""
     return [
         json.loads(body)["meta"]["rowsWritten"]
@@ -70,7 +70,7 @@ def rows_of_each(place: WirePlace) -> list[int]:
     ]
 
 
-def check_saves(place: WirePlace, values: Sequence[bytes], cost: Cost) -> None:
+def check_saves(place: Place, values: Sequence[bytes], cost: Cost) -> None:
     """Hold saves, and a restore after them, to their budget."""
     count = len(values)
     assert cost.round_trips == count
@@ -82,7 +82,7 @@ def check_saves(place: WirePlace, values: Sequence[bytes], cost: Cost) -> None:
     assert (restore.round_trips, restore.rows_read <= ROWS_READ_TO_RESTORE) == (1, True)
 
 
-def test_a_save_stays_within_its_budget(wire: WirePlace) -> None:
+def test_a_save_stays_within_its_budget(wire: Place) -> None:
     """A save of a growing snapshot is 1 request, 2 kB up and 2 rows on average, 3 at the most."""
     values = growing(150)
 
@@ -91,7 +91,7 @@ def test_a_save_stays_within_its_budget(wire: WirePlace) -> None:
     check_saves(wire, values, cost)
 
 
-def test_a_save_costs_the_same_however_long_the_snapshot_is(wire: WirePlace) -> None:
+def test_a_save_costs_the_same_however_long_the_snapshot_is(wire: Place) -> None:
     """Beyond 2,000 messages a save costs what it does beyond 50, but for a few ranges more."""
     costs = []
     for first in (50, 2_000):
@@ -105,7 +105,7 @@ def test_a_save_costs_the_same_however_long_the_snapshot_is(wire: WirePlace) -> 
     assert (far.round_trips, far.rows_written) == (near.round_trips, near.rows_written)
 
 
-def test_a_process_that_restored_pays_no_more(wire: WirePlace) -> None:
+def test_a_process_that_restored_pays_no_more(wire: Place) -> None:
     """Saves of processes that come one after the other, each after a restore, keep the budget."""
     values = growing(60, first=100)
     save_all(PerSQLStorage(wire.database), values[:1])
@@ -123,7 +123,7 @@ def test_a_process_that_restored_pays_no_more(wire: WirePlace) -> None:
     assert cost.bytes_up <= 2 * BYTES_A_SAVE * 59
 
 
-def test_immutable_snapshots_cost_a_row_each(wire: WirePlace) -> None:
+def test_immutable_snapshots_cost_a_row_each(wire: Place) -> None:
     """An immutable snapshot with each save costs 1 request and less than 2 rows more."""
     values = growing(60, first=20)
 
@@ -142,7 +142,7 @@ def test_immutable_snapshots_cost_a_row_each(wire: WirePlace) -> None:
     assert stored[0]["size"] < 1.5 * len(values[-1])
 
 
-def test_an_unchanged_snapshot_is_read_again_for_little(wire: WirePlace) -> None:
+def test_an_unchanged_snapshot_is_read_again_for_little(wire: Place) -> None:
     """Reading a remembered value again is 1 request of 2 rows and 2 kB, or none."""
     storage = PerSQLStorage(wire.database)
     save_all(storage, growing(1, first=500))
@@ -155,7 +155,7 @@ def test_an_unchanged_snapshot_is_read_again_for_little(wire: WirePlace) -> None
     assert wire.measure(lambda: run(lasting.read(LATEST)))[1].round_trips == 0
 
 
-def test_a_session_is_deleted_in_a_few_requests(wire: WirePlace) -> None:
+def test_a_session_is_deleted_in_a_few_requests(wire: Place) -> None:
     """A session with 1,000 immutable snapshots is deleted in 3 requests, rows twice its values."""
     storage, values = PerSQLStorage(wire.database), growing(3)
     for number, value in enumerate(values):
@@ -223,7 +223,7 @@ def take_turns(storage: Storage, count: int) -> None:
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(0)
-def test_a_thousand_saves(wire: WirePlace, report: Report) -> None:
+def test_a_thousand_saves(wire: Place, report: Report) -> None:
     """1,000 saves of a growing snapshot keep their budget."""
     values = growing(1_000)
 
@@ -236,7 +236,7 @@ def test_a_thousand_saves(wire: WirePlace, report: Report) -> None:
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(0)
-def test_a_thousand_turns_beside_files(wire: WirePlace, tmp_path: Path, report: Report) -> None:
+def test_a_thousand_turns_beside_files(wire: Place, tmp_path: Path, report: Report) -> None:
     """1,000 turns through Strands' manager send a few hundredths of what it writes to files."""
     files = _CountingFiles(str(tmp_path / "files"))
     take_turns(files, 1_000)
@@ -257,7 +257,7 @@ def test_a_thousand_turns_beside_files(wire: WirePlace, tmp_path: Path, report: 
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(0)
-def test_a_save_takes_the_time_of_its_request(wire: WirePlace, report: Report) -> None:
+def test_a_save_takes_the_time_of_its_request(wire: Place, report: Report) -> None:
     """1,000 saves over 30 ms a request take hardly longer than 1,000 bare requests."""
     distant, values = CountingDatabase(wire.database, latency=0.03), growing(1_000)
     bare = _seconds(lambda: [distant.query("SELECT 1") for _ in values])
@@ -275,7 +275,7 @@ def _seconds(act: Callable[[], object]) -> float:
 
 @pytest.mark.benchmark
 @pytest.mark.timeout(0)
-def test_a_value_of_25_mb(wire: WirePlace, report: Report) -> None:
+def test_a_value_of_25_mb(wire: Place, report: Report) -> None:
     """25 MB of bytes are written and read in a few requests, byte for byte."""
     data = bytes(range(256)) * 100_000
     storage = PerSQLStorage(wire.database, cache=SessionCache(0))

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contract.backends import Backend
 from tests.storages import (
     FullTextSearch,
     PerSQLStorage,
@@ -19,6 +18,7 @@ from tests.storages import (
     storage_of,
     text_of,
 )
+from tests.support.backends import Backend
 
 VALUES = {
     "nothing": b"",

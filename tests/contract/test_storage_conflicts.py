@@ -7,7 +7,6 @@ import pytest
 from strands import Agent
 
 from strands_persql.errors import ConflictError, PerSQLError
-from tests.contract.backends import Backend
 from tests.storages import (
     LATEST,
     PerSQLStorage,
@@ -20,6 +19,7 @@ from tests.storages import (
     storage_of,
     text_of,
 )
+from tests.support.backends import Backend
 
 SIZES = [10, 30_000]
 

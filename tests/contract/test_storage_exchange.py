@@ -15,8 +15,6 @@ from strands.multiagent import GraphBuilder
 from strands_persql import LocalDatabase
 from strands_persql.errors import AlreadyExistsError, CorruptRowError, NotFoundError
 from strands_persql.testing import ScriptedModel, ToolCall
-from tests.contract.backends import Backend
-from tests.contract.helpers import user
 from tests.storages import (
     LATEST,
     PerSQLStorage,
@@ -28,6 +26,8 @@ from tests.storages import (
     storage_of,
     text_of,
 )
+from tests.support.backends import Backend
+from tests.support.conversation import user
 
 
 @tool(context=True)

@@ -8,7 +8,6 @@ import pytest
 from strands_persql import LocalDatabase, RetryPolicy, errors
 from strands_persql.errors import CorruptRowError, OutcomeUnknownError, UnavailableError
 from strands_persql.testing import Fault, FaultyDatabase
-from tests.contract.backends import FAST, NEVER, Backend
 from tests.storages import (
     LATEST,
     PerSQLStorage,
@@ -21,6 +20,7 @@ from tests.storages import (
     storage_of,
     text_of,
 )
+from tests.support.backends import FAST, NEVER, Backend
 
 FAULTS: list[Fault] = ["lost_request", "lost_answer", "duplicate", "delayed_duplicate", "locked"]
 TEXTS = {

@@ -14,7 +14,6 @@ from strands.multiagent import GraphBuilder, Swarm
 from strands.multiagent.base import Status
 
 from strands_persql.testing import ScriptedModel, ToolCall
-from tests.contract.backends import Backend
 from tests.storages import (
     LATEST,
     PerSQLStorage,
@@ -24,6 +23,7 @@ from tests.storages import (
     storage_of,
     text_of,
 )
+from tests.support.backends import Backend
 
 
 @tool(context=True)

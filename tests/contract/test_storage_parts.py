@@ -8,7 +8,6 @@ import pytest
 from strands_persql import SessionCache
 from strands_persql.snapshots.planning import OWN_MOST, PART_MOST, PIECES_MOST
 from strands_persql.testing import CountingDatabase
-from tests.contract.backends import Backend
 from tests.storages import (
     LATEST,
     PerSQLStorage,
@@ -20,6 +19,7 @@ from tests.storages import (
     storage_of,
     text_of,
 )
+from tests.support.backends import Backend
 
 
 def sent(backend: Backend) -> int:

@@ -7,7 +7,6 @@ import pytest
 from strands_persql import LocalDatabase
 from strands_persql.errors import SchemaError
 from strands_persql.testing import CountingDatabase, FaultyDatabase
-from tests.contract.backends import FAST, Backend
 from tests.engine.engine import Engine
 from tests.storages import (
     LATEST,
@@ -20,6 +19,7 @@ from tests.storages import (
     storage_of,
     text_of,
 )
+from tests.support.backends import FAST, Backend
 
 
 def searchable(backend: Backend, **options: object) -> PerSQLStorage:
