@@ -63,6 +63,7 @@ def save_all(storage: PerSQLStorage, values: Sequence[bytes]) -> None:
 
 def rows_of_each(place: Place) -> list[int]:
     """Return the rows that each request of the last measure has written."""
+    assert place._proxy is not None
     return [
         json.loads(body)["meta"]["rowsWritten"]
         for request in place._proxy.requests

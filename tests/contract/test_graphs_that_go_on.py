@@ -17,6 +17,8 @@ from tests.contract.agents import answers, outcome, paying, race, refused
 from tests.support.backends import Backend
 from tests.support.conversation import said
 
+pytestmark = pytest.mark.backends("memory")
+
 CALL = ToolCall("pay", {"amount": 5}, "p1")
 
 

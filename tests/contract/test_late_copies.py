@@ -20,6 +20,8 @@ from tests.support.conversation import (
     stored,
 )
 
+pytestmark = pytest.mark.backends("memory")
+
 LATER = 1_000_000
 """So many calls later that only `deliver_late` brings it."""
 

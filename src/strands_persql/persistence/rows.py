@@ -83,8 +83,16 @@ class RowUpdates:
             merge=merge,
         )
 
-    def replace_multi_agent(self, key: AgentKey, row: RowData, version: RowVersion) -> RowVersion:
+    def replace_multi_agent(
+        self, key: AgentKey, row: RowData, version: RowVersion, *, is_claim: bool = False
+    ) -> RowVersion:
         """Replace a graph's or swarm's state, which belongs to its writer and is taken whole.
+
+        Args:
+            key: The graph or swarm.
+            row: What to store.
+            version: The version that the caller has seen.
+            is_claim: Whether it is refused where another writer came first, in any case.
 
         Returns:
             The row's version now.
@@ -111,7 +119,9 @@ class RowUpdates:
             return self._store.codec.read_multi_agent(key, found["data"])
 
         ours = decode({"data": row.data})
-        return self._replace(key, "multi-agent", prepare, version, ours=ours, decode=decode)[1]
+        return self._replace(
+            key, "multi-agent", prepare, version, ours=ours, decode=decode, is_claim=is_claim
+        )[1]
 
     def _replace(
         self,
@@ -123,6 +133,7 @@ class RowUpdates:
         ours: Any,
         decode: Callable[[Row], _T],
         merge: Callable[[_T], None] = lambda _: None,
+        is_claim: bool = False,
     ) -> tuple[_T, RowVersion]:
         swaps = self._store.swaps
 
@@ -137,7 +148,7 @@ class RowUpdates:
             conflict = _conflict(key, what, expected, row, ours=ours, found=found)
             if expected.is_own(row):  # an earlier write of the caller's whose answer was lost
                 raise LostRaceError(conflict)
-            lost = swaps.lose(conflict)
+            lost = swaps.lose(conflict, is_final=is_claim)
             merge(found)
             raise lost
 

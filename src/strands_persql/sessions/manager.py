@@ -10,6 +10,7 @@ from strands.hooks.events import (
     AfterNodeCallEvent,
     AgentInitializedEvent,
     BeforeInvocationEvent,
+    BeforeMultiAgentInvocationEvent,
     MessageAddedEvent,
     MultiAgentInitializedEvent,
 )
@@ -262,6 +263,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         registry.add_callback(
             MultiAgentInitializedEvent, lambda event: self.initialize_multi_agent(event.source)
         )
+        registry.add_callback(BeforeMultiAgentInvocationEvent, self._on_multi_agent_invocation)
         registry.add_callback(AfterNodeCallEvent, self._on_multi_agent)
         registry.add_callback(AfterMultiAgentInvocationEvent, self._on_multi_agent)
 
@@ -281,6 +283,10 @@ class PerSQLSessionManager(RepositorySessionManager):
 
     async def _on_hooks_end(self, event: AfterInvocationEvent) -> None:
         await self._events_of(event.agent).hooks_ended()
+
+    async def _on_multi_agent_invocation(self, event: BeforeMultiAgentInvocationEvent) -> None:
+        if upstream.is_interrupted(event.source):
+            await self._multi_agent_queue.run(lambda: self._multi_agents.claim(event.source))
 
     async def _on_multi_agent(
         self, event: AfterNodeCallEvent | AfterMultiAgentInvocationEvent

@@ -66,5 +66,19 @@ class MultiAgentStates:
             raise error.error from error
         self._stored[multi_agent_id] = (text, version)
 
+    def claim(self, source: Any) -> None:
+        """Claim a graph or swarm that has stopped for answers: one writer goes on with it.
+
+        Raises:
+            ConflictError: If another writer has gone on with it.
+        """
+        stored, version = self._stored[source.id]
+        time = now()
+        row = RowData(stored, time, time)
+        version = self._updates.replace_multi_agent(
+            self._key(source.id), row, version, is_claim=True
+        )
+        self._stored[source.id] = (stored, version)
+
     def _key(self, multi_agent_id: str) -> AgentKey:
         return AgentKey(self._session.session_id, multi_agent_id)

@@ -13,7 +13,7 @@ from strands.session.session_repository import SessionRepository
 from strands.types.session import Session, SessionAgent, SessionMessage
 
 from strands_persql.databases.protocol import Database, Statement
-from strands_persql.errors import AlreadyExistsError, NotFoundError
+from strands_persql.errors import AlreadyExistsError, NotFoundError, OutcomeUnknownError
 from strands_persql.gateway.batch import Batch
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters, Stats
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _REMEMBERED_BYTES = 16 * 1024 * 1024  # of what callers last saw of their agents
 _REMEMBERED_MULTI_AGENTS = 4096
+_REMEMBERED_DELETIONS = 1024
 _FORGETS_DELETIONS = 1 / 64  # how often a deletion looks for old ones to forget
 
 # What an object remembers of the row that it was read from or written to.
@@ -136,6 +137,8 @@ class PerSQLSessionRepository(SessionRepository):
         self._seen_multi_agents: cachetools.LRUCache[AgentKey, RowVersion] = cachetools.LRUCache(
             _REMEMBERED_MULTI_AGENTS
         )
+        # Deletions whose answers were lost.
+        self._deletions: cachetools.LRUCache[str, str] = cachetools.LRUCache(_REMEMBERED_DELETIONS)
 
     def after_fork(self) -> None:
         """Begin with a lock that no thread of the parent holds."""
@@ -212,20 +215,22 @@ class PerSQLSessionRepository(SessionRepository):
         seen = self._partition.get(session_id)
         origin = None if seen is None else seen.origin
         created = reading.read_creating_write(self._tables, "sessions", session_id)
-        if origin is None:
-            rows = self._store.rows(created, session_id)
-            if not rows:
-                raise NotFoundError(f"session {session_id!r} does not exist", session_id=session_id)
-            origin = rows[0]["write_id"]
+        deletion = self._deletions.get(session_id) or new_id()
         batch = Batch()
         found = batch.ask(created)
-        batch.run(*creating.delete_session(self._tables, session_id, origin))
+        batch.run(*creating.delete_session(self._tables, session_id, origin, deletion))
         if random.random() < _FORGETS_DELETIONS:  # noqa: S311 - spreads the work
             batch.run(creating.forget_deletions(self._tables))
-        answer = self._store.write(batch, session_id)
+        try:
+            answer = self._store.write(batch, session_id)
+        except OutcomeUnknownError:
+            self._deletions[session_id] = deletion  # said again, it is this one
+            raise
+        self._deletions.pop(session_id, None)
         self._partition.forget(session_id)
         row = answer.first(found)
-        if (row is None or row["write_id"] != origin) and not answer.is_ambiguous:
+        is_other = row is None or row["write_id"] != (origin or row["write_id"])
+        if is_other and not answer.is_ambiguous:
             # An ambiguous answer may be to a copy of the deletion that came first.
             raise NotFoundError(f"session {session_id!r} does not exist", session_id=session_id)
 

@@ -84,8 +84,9 @@ def create_multi_agent(tables: Tables, key: AgentKey, row: RowData, write_id: st
 
 
 _IS_THE_ONE = """EXISTS (
-    SELECT 1 FROM {sessions} WHERE session_id = :session_id AND write_id = :write_id
-)"""
+    SELECT 1 FROM {sessions}
+    WHERE session_id = :session_id AND write_id = coalesce(:write_id, write_id)
+) AND NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :deletion)"""
 _REMEMBER = """
     INSERT INTO {{deletions}} (write_id, deleted_at)
     SELECT write_id, {now} FROM {{{table}}}
@@ -95,15 +96,18 @@ _REMEMBER = """
 _NOW = "CAST(strftime('%s', 'now') AS INTEGER)"  # unixepoch() is missing in older SQLite
 
 
-def delete_session(tables: Tables, session_id: str, write_id: str) -> list[Statement]:
-    """Delete every row of the session that a write created, and of no other.
+def delete_session(
+    tables: Tables, session_id: str, write_id: str | None, deletion: str
+) -> list[Statement]:
+    """Delete every row of a session, once: a copy that comes late deletes nothing made since.
 
     Args:
         tables: The tables.
         session_id: The session.
-        write_id: The write that created it.
+        write_id: The write that created the session that is meant, or None for whichever it is.
+        deletion: The id of this deletion.
     """
-    values = {"session_id": session_id, "write_id": write_id}
+    values = {"session_id": session_id, "write_id": write_id, "deletion": deletion}
     remember = [
         tables.statement(_REMEMBER.format(table=table, condition=_IS_THE_ONE, now=_NOW), **values)
         for table in ("multi_agents", "agents", "sessions")
@@ -115,7 +119,14 @@ def delete_session(tables: Tables, session_id: str, write_id: str) -> list[State
         )
         for table in ("messages", "agents", "multi_agents", "sessions")
     ]
-    return [*remember, *delete]
+    done = tables.statement(
+        f"""
+        INSERT INTO {{deletions}} (write_id, deleted_at) VALUES (:deletion, {_NOW})
+        ON CONFLICT DO NOTHING
+        """,  # noqa: S608
+        deletion=deletion,
+    )
+    return [*remember, *delete, done]
 
 
 def forget_deletions(tables: Tables) -> Statement:
