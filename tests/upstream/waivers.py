@@ -109,17 +109,13 @@ _ON_OUR_MANAGER: tuple[Waiver, ...] = (
         ),
     ),
     Waiver(
-        ("manager",),
-        "its agent is a Mock without a model; a bidirectional agent has one",
+        ("storage",),
+        "clear() is of Strands' storage in memory alone, not of its Storage",
         (
             Tests(
-                _REPOSITORY,
+                _STORAGE + "test_in_memory_storage.py",
                 _NEW,
-                (
-                    "test_append_message_with_bidi",
-                    "test_bidi_agent_messages_with_offset_zero",
-                    "test_initialize_with_bidi_restores_existing",
-                ),
+                _of("TestInMemoryStorage", "clear", "namespace_clear_only_clears_prefix"),
             ),
         ),
     ),

@@ -52,13 +52,15 @@ class AgentContent:
             return None
         return text, content
 
-    def resumed(self, agent: Any, base: MergeBase, turn_id: str) -> tuple[str, dict[str, Any]]:
-        """Return the content of an agent that goes on with a turn: its interrupts are answered."""
+    def resumed(
+        self, agent: Any, base: MergeBase, turns: set[str | None]
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the content of an agent that goes on with turns: their interrupts are answered."""
         fields = content_of(fields_of(agent_record(agent)))
         internal = dict(fields.get(_INTERNAL) or {})
         internal["interrupt_state"] = no_interrupts()
         internal["waiting"] = {
-            turn: state for turn, state in waiting_turns(base.own).items() if turn != turn_id
+            turn: state for turn, state in waiting_turns(base.own).items() if turn not in turns
         }
         fields[_INTERNAL] = internal
         text = self._codec.content(self._key, fields)

@@ -149,6 +149,11 @@ class KnownHistory:
     # -- what is known -------------------------------------------------------------------------
 
     @property
+    def entries(self) -> Iterable[HistoryEntry]:
+        """The known messages."""
+        return self._entries.values()
+
+    @property
     def newest(self) -> int:
         """The highest id that is known to be taken."""
         return max(self._ids[-1] if self._ids else -1, self.complete_to)

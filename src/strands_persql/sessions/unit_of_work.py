@@ -57,6 +57,7 @@ class _Plan:
         state: Whether to store the agent's state.
         messages: Whether to store its messages, and what it works with.
         claim: The claim to go on with a turn.
+        answers: Whether interrupts are answered, of a turn that has nothing to claim.
         is_retry: Whether another writer came first, so that its rows are asked for.
     """
 
@@ -64,6 +65,7 @@ class _Plan:
     state: bool = True
     messages: bool = True
     claim: Claim | None = None
+    answers: bool = False
     is_retry: bool = False
 
 
@@ -138,6 +140,7 @@ class UnitOfWork:
         self._in_doubt: tuple[Request, _Plan, _Attempt] | None = None
         self._is_invoked = self._asks_foreign = self._has_failed = False
         self._is_out_of_order = False
+        self._answered_turn: str | None = None  # whose interrupts the invocation has answered
         self._has_company = False  # whether others are known to write this agent too
         self._is_behind = self._stops_at_checkpoint = False
         self._fence: ConflictError | None = None
@@ -216,7 +219,12 @@ class UnitOfWork:
             self._settle_in_doubt(agent)
             turn = self._stopped_turn(agent)
             last = None if turn is None else turn.last
+            state = upstream.interrupts(agent)
+            if isinstance(state, upstream.WaitingInterrupts):
+                self._answered_turn = state.turn_id
             if last is None or not last.write_id or last.message_id is None:
+                if upstream.is_interrupted(agent):  # nothing was said before it stopped
+                    self._answer(agent)
                 return
             self._turn = turn
             claim = Claim(last.message_id, last.write_id, last.claim)
@@ -229,6 +237,13 @@ class UnitOfWork:
             except BaseException:
                 self._is_invoked, self._turn = False, None
                 raise
+
+    def _answer(self, agent: Any) -> None:
+        """Store that the interrupts of a turn without messages are answered."""
+        plan = _Plan(new_id(), answers=True)
+        attempt = self._attempt(agent, plan)
+        if attempt is not None:
+            self._send(agent, plan, attempt)
 
     def _stopped_turn(self, agent: Any) -> Turn | None:
         state, last = upstream.interrupts(agent), self._last_turn
@@ -259,6 +274,7 @@ class UnitOfWork:
             if not self._has_failed and self._fence is None:
                 self.commit(agent)
             self._end_turn()
+            self._answered_turn = None
             self._wait_for_answers(agent)
 
     def _end_turn(self) -> None:
@@ -351,10 +367,17 @@ class UnitOfWork:
                 redacted = _replaced(latest, redacted, in_place=not is_in_memory)
                 ours = [latest if one.message is redacted else one for one in ours]
                 self._memory.place(ours, agent.messages)
+            if found:
+                found += [one for one in self._said_as(_message_of(found[0])) if one not in found]
             for entry in found:
                 entry.redact(redacted)
             self._redacted += found
             return bool(found) or latest is not None
+
+    def _said_as(self, message: Message) -> list[HistoryEntry]:
+        """Return all messages that are one object: a prompt may be said again."""
+        known = [*self._history.entries, *self._pending]
+        return [one for one in known if one.message is message]
 
     @property
     def is_due(self) -> bool:
@@ -561,8 +584,8 @@ class UnitOfWork:
     def _changed_content(self, agent: Any, plan: _Plan) -> tuple[str, dict[str, Any]] | None:
         turn = self._turn or self._last_turn
         turn_id = "" if turn is None else turn.turn_id
-        if plan.claim is not None:
-            return self._content.resumed(agent, self._base, turn_id)
+        if plan.claim is not None or plan.answers:
+            return self._content.resumed(agent, self._base, {turn_id, self._answered_turn})
         return self._content.changed(
             agent,
             self._base,
