@@ -123,7 +123,7 @@ def race_turns(storage: PerSQLStorage, writer: int, barrier: Any) -> list[str]:
 def run_processes(target: Callable[..., None], place: Place, count: int) -> list[Any]:
     """Run processes to their end, and give what each reported."""
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(count), context.Queue()
+    barrier, results = context.Barrier(count, timeout=60), context.Queue()
     processes = [
         context.Process(target=target, args=(place, writer, barrier, results))
         for writer in range(count)
@@ -132,7 +132,7 @@ def run_processes(target: Callable[..., None], place: Place, count: int) -> list
         process.start()
     found = [results.get(timeout=90) for _ in processes]
     for process in processes:
-        process.join()
+        process.join(timeout=60)
     assert [process.exitcode for process in processes] == [0] * count
     results.close()
     results.join_thread()

@@ -215,6 +215,6 @@ class TestProcesses:
         reports = race_processes(open_new, 2, backend.address)
 
         assert len(reports) == 2 * ROUNDS
-        assert set(reports) <= {6, 8}  # each knew the other's first turn when it took its second
+        assert set(reports) <= {6, 7, 8}  # each knew the other's first turn when it took its second
         for number in range(ROUNDS):
             assert_whole(tables(backend, f"s{number}"), turns=4)

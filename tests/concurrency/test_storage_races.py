@@ -75,7 +75,7 @@ def test_one_process_begins_each_session(place: Place) -> None:
 @pytest.mark.parametrize("cache", [0, 64 * 1024 * 1024], ids=["no cache", "one cache"])
 def test_views_in_threads_lose_no_save(place: Place, cache: int) -> None:
     """Views of one storage, each in a thread, are told apart however they share a cache."""
-    barrier = threading.Barrier(RACERS)
+    barrier = threading.Barrier(RACERS, timeout=60)
     with opened(place) as database:
         storage = PerSQLStorage(database, cache=SessionCache(cache))
         with ThreadPoolExecutor(RACERS) as threads:
@@ -90,7 +90,7 @@ def test_views_in_threads_lose_no_save(place: Place, cache: int) -> None:
 @pytest.mark.parametrize("views", [True, False], ids=["a view each", "one storage"])
 def test_managers_in_one_process_lose_no_turn(place: Place, views: bool) -> None:
     """Agents in threads of one process lose no turn, though they share a storage object."""
-    barrier = threading.Barrier(RACERS)
+    barrier = threading.Barrier(RACERS, timeout=60)
     with opened(place) as database:
         storage = PerSQLStorage(database)
 

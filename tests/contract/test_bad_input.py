@@ -1,6 +1,5 @@
 """What bad input gets: a typed error, nothing written, and the next write works."""
 
-import math
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from tests.support.conversation import (
 )
 
 BAD_IDS = ["", "a/b", "a\\b", "..\\x", "nul\0", "\ud800", None, 3, b"s"]
-UNFIT = [math.nan, math.inf, -math.inf, {1, 2}, object(), 1j]
+UNFIT = [{1, 2}, object(), 1j]
 
 
 @pytest.mark.guarantee(number=15)

@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.contract.agents import COMMITS
 from tests.properties.agents import IMPATIENT, PATIENT, Agents
 
-_DAILY: dict[str, Any] = {"max_examples": 15, "stateful_step_count": 12}
+_DAILY: dict[str, Any] = {"max_examples": 8, "stateful_step_count": 10}
 """A few seconds in all; the nightly profile takes its own numbers."""
 
 

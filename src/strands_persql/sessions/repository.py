@@ -323,6 +323,8 @@ class PerSQLSessionRepository(SessionRepository):
         if seen.in_doubt is not None:  # it comes first, word for word
             doubted = seen.in_doubt
             base = self._store.commit(doubted.change, doubted.base, _keep, doubted).base
+            # The caller hasn't seen what was merged into that one.
+            base = replace(base, own=doubted.change.content or base.own)
         change = ChangeSet(
             new_id(),
             key,
