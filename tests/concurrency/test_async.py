@@ -37,7 +37,7 @@ from tests.support.racing import Gate, until_async
 pytestmark = pytest.mark.backends("file")
 
 TURN: list[Reply] = [ToolCall("count"), "one"]
-MOST_THREADS = 32
+MOST_THREADS = 128
 """Threads of a process that wait for databases on behalf of coroutines, as the docs promise."""
 
 

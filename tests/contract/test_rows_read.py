@@ -23,7 +23,7 @@ from tests.support.backends import Backend
 from tests.support.conversation import said
 
 HISTORY = 10_000
-TURN = 44
+TURN = 48
 """The most rows that a tool turn may read."""
 
 
@@ -127,7 +127,7 @@ def test_rows_read_beyond_a_long_history(backend: Backend, commit: str, view: st
         fresh("go")
         spent = repository.stats() - before
         assert spent.rows_read <= TURN
-        assert spent.rows_written <= 5
+        assert spent.rows_written <= 6  # the agent's row once more where the window moves
     assert said(scene.open().messages) == said(fresh.messages)
 
 
