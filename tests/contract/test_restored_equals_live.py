@@ -378,6 +378,10 @@ def test_a_stash_in_a_storage_of_its_own(backend: Backend, commit: str) -> None:
     assert None not in stashed(fresh, names)
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="a stash without a storage is in the memory of its process: docs/guarantees.md",
+)
 @both
 def test_the_stash_that_nobody_chose(backend: Backend, commit: str) -> None:
     """What was offloaded into a stash in memory can be retrieved by a new process too."""
