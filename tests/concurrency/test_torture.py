@@ -10,11 +10,6 @@ from tests.concurrency.writer import Settings
 from tests.engine.engine import Engine
 
 
-def run(folder: Path, engine: Engine | None = None, **options: Any) -> Report:
-    return torture(Settings(folder, limit=60.0, **options), engine=engine)
-
-
-@pytest.mark.guarantee(number=2)
 def serious(report: Report) -> list[Any]:
     """Return violations but for one kind that is known and open.
 
@@ -24,6 +19,11 @@ def serious(report: Report) -> list[Any]:
     return [one for one in report.violations if "wasn't shown" not in str(one)]
 
 
+def run(folder: Path, engine: Engine | None = None, **options: Any) -> Report:
+    return torture(Settings(folder, limit=60.0, **options), engine=engine)
+
+
+@pytest.mark.guarantee(number=2)
 @pytest.mark.parametrize("commit", ["message", "turn"])
 def test_processes_on_a_file(tmp_path: Path, commit: str) -> None:
     """Four processes that are killed, on a file with faults, lose, double and mix up nothing."""
