@@ -1,5 +1,6 @@
 """A redaction reaches every agent that is open before its model is asked again."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 from strands.hooks import AfterToolCallEvent
 
-from strands_persql.testing import Redact, ToolCall
+from strands_persql.errors import PerSQLError
+from strands_persql.testing import Fault, Redact, ToolCall
 from tests.contract.agents import (
     Scene,
     both,
@@ -15,8 +17,9 @@ from tests.contract.agents import (
     sliding,
     unmanaged,
 )
-from tests.support.backends import Backend
+from tests.support.backends import NEVER, Backend
 from tests.support.conversation import said
+from tests.support.faults import Switch
 
 
 def redact(scene: Scene, text: str) -> None:
@@ -112,3 +115,41 @@ def test_a_redaction_reaches_an_agent_that_is_in_its_turn(backend: Backend, comm
         assert "SECRET" not in str(calls(agent)[-1])
     scene.check(agent)
     assert "SECRET" not in str(backend.dump())
+
+
+@both
+@pytest.mark.parametrize("fault", ["lost_request", "lost_answer"])
+@pytest.mark.parametrize("windows", [(2, 1), (2, 2), (4, 2), (4, 40)])
+def test_a_redaction_that_waits_outlives_the_window(
+    backend: Backend, commit: str, fault: Fault, windows: tuple[int, int]
+) -> None:
+    """A redaction that could not be stored is stored later, whoever has dropped its message."""
+    ours, theirs = windows
+    scene = Scene(backend, commit, sliding(ours))
+    switch = Switch(backend.database)
+    repository = backend.repository(switch, retry=NEVER)
+    other = scene.open(**sliding(theirs)())
+    agent = scene.open("Hi.", manager=backend.manager(repository=repository, commit=commit))
+    agent("How are you?")
+    agent.model = scene.model(Redact("[gone]", "Fine."), "More.")
+    switch.next = [None, fault] if commit == "message" else [fault]  # the turn's end
+    with contextlib.suppress(PerSQLError):
+        agent("The SECRET.")
+    other("What time?")
+    other("And now?")
+    agent("What did I say?")
+    assert "SECRET" not in str(backend.dump())
+    assert agent.messages == scene.open().messages
+
+
+def test_a_message_that_left_memory_is_redacted(backend: Backend) -> None:
+    """The latest message is redacted also where the window has dropped it."""
+    scene = Scene(backend, "message", sliding(0))
+    manager = scene.manager()
+    agent = scene.open("The SECRET.", manager=manager)
+    agent("What is it?")
+    gone: Any = {"role": "assistant", "content": [{"text": "[gone]"}]}
+    manager.redact_latest_message(gone, agent)
+    manager.sync_agent(agent)
+    assert "SECRET" not in str(backend.dump())
+    assert "[gone]" in str(backend.dump())

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from strands_persql.databases.failures import Cause, Failure, classify
 from strands_persql.databases.protocol import Database, Statement
 from strands_persql.databases.results import results_of, rows_of, usage_of
 from strands_persql.errors import (
@@ -20,7 +21,7 @@ from strands_persql.errors import (
 )
 from strands_persql.gateway import telemetry
 from strands_persql.gateway.batch import Answer, Batch, Row
-from strands_persql.gateway.retry import Cause, Failure, RetryPolicy, classify
+from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
 from strands_persql.tables import migrations
 from strands_persql.tables.tables import Tables

@@ -8,9 +8,7 @@ from typing import TypeVar
 
 import tenacity
 
-from strands_persql.databases.failures import Cause, Failure, classify
-
-__all__ = ["Cause", "Failure", "LostRaceError", "RetryPolicy", "classify"]
+from strands_persql.databases.failures import Cause, classify
 
 _T = TypeVar("_T")
 

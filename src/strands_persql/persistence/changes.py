@@ -175,9 +175,9 @@ class CommitResult:
         is_applied: Whether it was stored.
         base: The next merge base.
         ids: The ids of the turn's messages beyond ``complete_to``, by their writes.
-        foreign: Other turns' messages, where they were asked for.
-        foreign_is_all: Whether those are all that the agent works with, for history or view are
-            not as the writer knew them.
+        foreign: Other turns' messages, where they were asked for: those that are new to the writer,
+            or all that the agent works with where it has another history.
+        is_taken: Whether somebody else has gone on with the claimed turn: no merge settles that.
         has_other_history: Whether history or view are not as the writer knew them: messages were
             moved, maybe by the change set itself, or edited.
         row: The agent's row as it was written, or None where it wasn't.
@@ -189,7 +189,7 @@ class CommitResult:
     base: MergeBase
     ids: dict[str, int] = field(default_factory=dict)
     foreign: Sequence[StoredMessage] = ()
-    foreign_is_all: bool = False
+    is_taken: bool = False
     has_other_history: bool = False
     row: RowData | None = None
     lost: Sequence[StoredMessage] = ()

@@ -113,9 +113,8 @@ class Committer:
             result = self._read(sent, answer, was_in_doubt or answer.is_ambiguous)
             if result.is_applied:
                 return sent.change, result
-            is_claimed = self._is_unclaimed(sent, answer)
-            conflict = _claimed(sent.change) if is_claimed else self._conflict(sent, result)
-            lost = self._swaps.lose(conflict, is_final=is_claimed)
+            conflict = _taken(sent.change) if result.is_taken else self._conflict(sent, result)
+            lost = self._swaps.lose(conflict, is_final=result.is_taken)
             logger.debug("expected=<%s> | lost a race, merging: %s", base.version, lost.conflict)
             change, base = rebase(sent.change, result)
             raise lost
@@ -316,23 +315,22 @@ class Committer:
         if not is_written and is_ambiguous:
             refuse_to_guess(change.key, base.version, found.version, found.writes)
         ids = {one["write_id"]: int(one["message_id"]) for one in _rows(answer, request.turn)}
-        lost = self._lost_updates(request, answer)
+        lost, is_taken = self._lost_updates(request, answer), self._is_taken(request, answer)
         is_applied = (
             is_written
             and all(message.write_id in ids for message in change.messages)
             and not lost
-            and not self._is_unclaimed(request, answer)
+            and not is_taken
         )
         next_base, has_foreign = self._next_base(request, found, is_applied)
-        is_other = self._is_other_history(request, found)
         foreign = [StoredMessage.of(one) for one in _rows(answer, request.foreign)]
         return CommitResult(
             is_applied,
             next_base,
             ids,
             foreign,
-            has_other_history=is_other,
-            foreign_is_all=change.asks_foreign and is_other,
+            is_taken=is_taken,
+            has_other_history=self._is_other_history(request, found),
             row=request.row if is_written else None,
             lost=[StoredMessage.of(one) for one in lost if one is not None],
             has_foreign_state=has_foreign,
@@ -393,7 +391,7 @@ class Committer:
         ]
 
     @staticmethod
-    def _is_unclaimed(request: Request, answer: Answer) -> bool:
+    def _is_taken(request: Request, answer: Answer) -> bool:
         claim = request.change.claim
         return claim is not None and not any(
             row["write_id"] == claim.message_write and row["claim"] == request.change.id
@@ -431,7 +429,7 @@ class Committer:
         )
 
 
-def _claimed(change: ChangeSet) -> ConflictError:
+def _taken(change: ChangeSet) -> ConflictError:
     return ConflictError(
         f"the turn of agent {change.key.agent_id!r} in session {change.key.session_id!r} that was"
         " to go on has been continued elsewhere: an interrupt is answered once. Nothing ran here;"

@@ -99,16 +99,16 @@ def _with_waiting(
     return internal
 
 
-def bring_in(state: Any, had: dict[str, Any], merged: dict[str, Any], codec_text: str) -> None:
+def bring_in(state: Any, had: dict[str, Any], merged: dict[str, Any], text: str) -> None:
     """Set what others have changed on an agent's state, and leave its own values as they are.
 
     Args:
         state: The agent's state.
         had: What the writer had stored.
         merged: What the row has now.
-        codec_text: The JSON of the state as it is: values are compared as JSON makes them.
+        text: The JSON of the state as it is: values are compared as JSON makes them.
     """
-    current = decoded_text(codec_text)
+    current = decoded_text(text)
     wanted, _ = merge(had, merged, current)
     keys = {_json_key(key): key for key in state.get()}
     for key in current.keys() - wanted.keys():

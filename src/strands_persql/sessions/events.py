@@ -54,14 +54,13 @@ class AgentEvents:
     async def hooks_ended(self) -> None:
         """Store what other hooks have changed after the invocation's end."""
         self._all_hooks_ended()
-        changed = True
         if self._try_lock():
             try:
-                changed = self._unit.has_changes(self._agent)
+                if not self._unit.has_changes(self._agent):
+                    return
             finally:
                 self._unit.lock.release()
-        if changed:
-            await self._queue.run(lambda: self._unit.commit(self._agent))
+        await self._queue.run(self._store_changes)
 
     def _all_hooks_ended(self) -> None:
         task, self._ending = self._ending, None
@@ -75,10 +74,14 @@ class AgentEvents:
         """
         self._ending = None
         try:
-            if self._unit.has_changes(self._agent):
-                self._unit.commit(self._agent)
+            self._store_changes()
         except Exception:
             logger.warning("what a hook has changed could not be stored", exc_info=True)
+
+    def _store_changes(self) -> None:
+        # What has failed goes out with the next turn, for its caller has been told that it failed.
+        if self._unit.has_changes(self._agent):
+            self._unit.commit(self._agent)
 
     async def _do(self, call: Any) -> None:
         """Call at once where nothing holds the unit of work, else in turn."""

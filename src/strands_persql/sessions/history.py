@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import is_
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from strands.types.content import Message
 from strands.types.session import SessionMessage
@@ -91,8 +91,9 @@ class HistoryEntry:
 
     def redact(self, redacted: Message) -> None:
         """Give it the content that takes its place, for good."""
+        self.place(redacted)  # it may have been forgotten
         if self.record is not None:
-            self.record.message = self.record.redact_message = redacted
+            self.record.redact_message = redacted
 
     def place(self, message: Message) -> None:
         """Take another object for it, in its place in memory."""
@@ -140,6 +141,13 @@ class PlaceholderEntry(ViewEntry):
 
 
 Entry: TypeAlias = HistoryEntry | ViewEntry
+
+
+def replace_content(message: Message, content: Message) -> None:
+    """Give an object in an agent's memory another content, in its place."""
+    replaced, new = cast("dict[str, Any]", message), dict(content)
+    replaced.clear()
+    replaced.update(new)
 
 
 def digest(message: Any) -> bytes:

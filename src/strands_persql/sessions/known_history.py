@@ -5,7 +5,6 @@ import logging
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from strands.types.session import SessionMessage
 
@@ -14,7 +13,13 @@ from strands_persql.persistence.cached import StoredMessage
 from strands_persql.persistence.view import View, build_view, items_of
 from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.sessions.history import REMEMBERED, Entry, HistoryEntry, ViewEntry
+from strands_persql.sessions.history import (
+    REMEMBERED,
+    Entry,
+    HistoryEntry,
+    ViewEntry,
+    replace_content,
+)
 from strands_persql.sessions.tool_calls import is_open
 from strands_persql.sessions.upstream import mark_message
 from strands_persql.tables.codec import RowCodec, is_message
@@ -139,10 +144,7 @@ class KnownHistory:
         if message is None or fresh.record is None:
             entry.record, entry.copy = fresh.record, fresh.copy
         elif not is_edited or fresh.record.redact_message is not None:
-            replaced: Any = message
-            content = dict(fresh.record.to_message())
-            replaced.clear()
-            replaced.update(content)
+            replace_content(message, fresh.record.to_message())
             fresh.place(message)
             entry.record, entry.copy = fresh.record, copy_containers(message)
 
@@ -237,10 +239,11 @@ class KnownHistory:
             entry.json if isinstance(entry, ViewEntry) else ids.get(entry, entry.message_id)
             for entry in entries
         ]
-        moved = {entry.message_id for entry in ids}
-        known = sorted({*(one for one in self._ids if one not in moved), *ids.values(), newest})
-        if known and known[0] < 0:
-            del known[0]
+        moved = {entry.message_id for entry in ids} - {None}
+        kept = [one for one in self._ids if one not in moved] if moved else self._ids
+        known = [*kept, *ids.values()]  # sorted: new ids are beyond all others
+        if newest > (known[-1] if known else -1):
+            known.append(newest)
         return build_view([one for one in items if one is not None], known, self._loaded)
 
     def knows_extra(self, entry: ViewEntry) -> None:

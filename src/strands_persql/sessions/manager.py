@@ -330,7 +330,8 @@ class PerSQLSessionManager(RepositorySessionManager):
         )
         if not created or len(found.messages) > len(records):  # or others came before our answer
             return self._restore(agent, key, found)
-        unit = self._unit_of_work(key, found)
+        fields = self._store.codec.read_agent_fields(key, found.data)
+        unit = UnitOfWork(self._store, key, found, fields, defers=self._defers)
         unit.adopt(agent)
         return unit
 
@@ -347,10 +348,6 @@ class PerSQLSessionManager(RepositorySessionManager):
         unit = UnitOfWork(self._store, key, found, fields, defers=self._defers)
         unit.restore(agent, prepended)
         return unit
-
-    def _unit_of_work(self, key: AgentKey, found: CachedAgent) -> UnitOfWork:
-        fields = self._store.codec.read_agent_fields(key, found.data)
-        return UnitOfWork(self._store, key, found, fields, defers=self._defers)
 
     def append_message(self, message: Message, agent: Any, **kwargs: Any) -> None:
         """Store a message, behind all that are there.

@@ -1,7 +1,7 @@
 """What is between an agent and the database: it collects changes and stores them at once."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,6 +37,7 @@ from strands_persql.sessions.history import (
     PlaceholderEntry,
     ViewEntry,
     edited,
+    replace_content,
 )
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.tool_calls import answered_ids, is_open, is_placeholder
@@ -160,7 +161,8 @@ class UnitOfWork:
                 return
             waiting = list(waiting_turns(self._base.content))
             entries = _without_turns(self._view, waiting[:-1])
-            entries = _with_turn_last(entries, waiting[-1:])  # Strands goes on with the last one
+            others = set(_without_turns(entries, waiting[-1:]))
+            entries = _put_last(entries, set(entries) - others)  # Strands goes on with the last
             self._synced = [one for one in entries if one.message is not None]
             if not self._base.view.is_explicit:
                 entries = [*map(ViewEntry, prepended), *entries]
@@ -331,6 +333,8 @@ class UnitOfWork:
             return False
         known = [*self._memory.entries, *self._pending]
         replaced = [one for one in known if one.mark == mark and one.message is not message]
+        if not replaced:  # as a rule
+            return False
         in_memory = set(map(id, agent.messages))
         return any(id(one.message) not in in_memory for one in replaced)
 
@@ -340,11 +344,13 @@ class UnitOfWork:
         The other writer may still be running the tool. Its own result belongs beside its calls,
         and whoever opens the session without one is given a placeholder by Strands.
         """
-        calls = self._history.last() if not self._pending else None
-        if calls is None or calls.message is None or self._is_invoked:
+        if self._is_invoked or self._pending:
             return False
-        own = {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
-        is_for_memory = calls.turn not in own and is_placeholder(message, calls.message)
+        calls = self._history.last()
+        if calls is None or calls.message is None:
+            return False
+        is_foreign = calls.turn not in self._own_turns
+        is_for_memory = is_foreign and is_placeholder(message, calls.message)
         if is_for_memory:
             upstream.mark_placeholder(message, calls.message)
         return is_for_memory
@@ -367,7 +373,7 @@ class UnitOfWork:
                 redacted = _replaced(latest, redacted, in_place=not is_in_memory)
                 ours = [latest if one.message is redacted else one for one in ours]
                 self._memory.place(ours, agent.messages)
-            if found:
+            if found and found[0].message is not None:
                 found += [one for one in self._said_as(_message_of(found[0])) if one not in found]
             for entry in found:
                 entry.redact(redacted)
@@ -499,7 +505,7 @@ class UnitOfWork:
     def _attempt(self, agent: Any, plan: _Plan) -> _Attempt | None:
         """Return what is to be stored, or None where nothing is."""
         ours = self._ours(agent)
-        shown = [one for one in ours if not isinstance(one, PlaceholderEntry)]
+        shown = _without_placeholders(ours)
         pending = self._portion() if plan.messages else []
         all_updated = self._updated(ours, agent)
         updated = all_updated[: (MAX_STATEMENTS - len(pending)) // 2]
@@ -624,9 +630,7 @@ class UnitOfWork:
             return None, None
         stored, said = _parted(shown)
         unseen = [one for one in pending if not one.was_in_memory]
-        woven = self._woven(stored, self._view)
-        moved = [one for one in woven if one in ids]
-        wanted = [*(one for one in woven if one not in ids), *moved, *said, *unseen]
+        wanted = [*_put_last(self._woven(stored, self._view), ids), *said, *unseen]
         view = self._history.view_of(wanted, ids, newest)
         return (None, None) if view == self._base.view else (wanted, view)
 
@@ -642,11 +646,9 @@ class UnitOfWork:
 
     def _is_lenient(self, view: View, ids: dict[HistoryEntry, int]) -> bool:
         """Whether a view holds whatever other writers store meanwhile: all of it is in its end."""
-        own = [*ids.values()] or [
-            one.message_id or 0 for one in ([] if self._turn is None else self._turn.stored)
-        ]
-        first = min(own, default=self._history.newest + 1)
-        first = min(first, self._history.newest + 1)
+        stored = [] if self._turn is None else self._turn.stored
+        own = [*ids.values()] or [one.message_id or 0 for one in stored]
+        first = min([*own, self._history.newest + 1])
         return view.start <= first and all(
             one[1] < first for one in view.head if not isinstance(one, str)
         )
@@ -669,7 +671,7 @@ class UnitOfWork:
         if self._is_behind:  # what was read is older than the row: all of it is read next time
             self._base = replace(self._base, history_version=-1)
             self._asks_foreign = True
-        if result.foreign_is_all:
+        if change.asks_foreign and result.has_other_history:
             gone = self._history.learn_all(result.base.view, result.foreign, change.turn)
             self._weave(agent)
             self._let_go(gone)
@@ -727,8 +729,7 @@ class UnitOfWork:
         for entry in attempt.updated:
             entry.version += 1
             entry.copy = copy_containers(entry.message)
-        updated = set(attempt.updated)
-        self._redacted = [one for one in self._redacted if one not in updated]
+        self._redacted = [one for one in self._redacted if one not in attempt.updated]
         claim, turn = attempt.change.claim, self._turn
         if claim is not None and turn is not None and turn.last is not None:
             turn.last.claim = attempt.change.id
@@ -742,8 +743,8 @@ class UnitOfWork:
         before, self._synced = self._synced, shown
         if len(shown) >= len(before) and before == shown[: len(before)]:
             return
-        # What is in the view and not in memory may be shown again.
-        kept = {*shown, *self._view, *self._memory.entries}
+        # What is in the view and not in memory may be shown again; a redaction is yet to be stored.
+        kept = {*shown, *self._view, *self._memory.entries, *self._redacted}
         for entry in before:
             if isinstance(entry, HistoryEntry) and entry not in kept:
                 self._history.leave_memory(entry)
@@ -756,8 +757,7 @@ class UnitOfWork:
     def _weave(self, agent: Any) -> None:
         """Bring the agent's memory in line with the row's view, and keep what is its own."""
         theirs = self._history.entries_of(self._base.view)
-        shown = [one for one in self._ours(agent) if not isinstance(one, PlaceholderEntry)]
-        stored, said = _parted(shown)
+        stored, said = _parted(_without_placeholders(self._ours(agent)))
         self._view = theirs
         merged = self._with_turn_last([*self._woven(stored, theirs), *said])
         target = _without_turns(merged, self._others_waiting())
@@ -778,14 +778,18 @@ class UnitOfWork:
 
         Their calls have no results yet, and none is made up: they are shown when they go on.
         """
-        own = {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
+        own = self._own_turns
         return [one for one in waiting_turns(self._base.content) if one not in own]
 
+    @property
+    def _own_turns(self) -> set[str]:
+        return {turn.turn_id for turn in (self._turn, self._last_turn) if turn is not None}
+
     def _let_go(self, gone: Sequence[HistoryEntry]) -> None:
-        """Forget messages that are in the view no more, unless the agent still has them."""
-        in_memory = set(self._memory.entries)
+        """Forget messages that are in the view no more, unless they are still worked with."""
+        kept = {*self._memory.entries, *self._redacted}
         for entry in gone:
-            if entry in in_memory:
+            if entry in kept:
                 self._history.add(entry)
             else:
                 self._history.leave_memory(entry)
@@ -819,9 +823,7 @@ class UnitOfWork:
         if self._turn is None or not self._goes_on:
             return entries
         own = set(self._turn.entries)
-        ordered = [one for one in entries if one not in own] + [
-            one for one in entries if one in own
-        ]
+        ordered = _put_last(entries, own)
         self._is_out_of_order = ordered != entries or not own <= {*self._pending, *self._view}
         return ordered
 
@@ -857,13 +859,11 @@ class UnitOfWork:
 
 def _replaced(entry: HistoryEntry, redacted: Message, *, in_place: bool) -> Message:
     """Return the object that holds a redacted message, the one in memory where it is there."""
-    message: Any = entry.message
+    message = entry.message
     if message is None or not in_place:
         return redacted
-    content = dict(redacted)
-    message.clear()
-    message.update(content)
-    return message  # type: ignore[no-any-return]
+    replace_content(message, redacted)
+    return message
 
 
 def _without_turns(entries: Sequence[Entry], turns: Sequence[str]) -> list[Entry]:
@@ -872,10 +872,14 @@ def _without_turns(entries: Sequence[Entry], turns: Sequence[str]) -> list[Entry
     return [one for one in entries if not isinstance(one, HistoryEntry) or one.turn not in turns]
 
 
-def _with_turn_last(entries: Sequence[Entry], turns: Sequence[str]) -> list[Entry]:
-    rest = _without_turns(entries, turns)
-    kept = set(rest)
-    return [*rest, *(one for one in entries if one not in kept)]
+def _put_last(entries: Sequence[Entry], last: Container[Any]) -> list[Entry]:
+    """Return entries with some of them at the end, either part in its order."""
+    rest = [one for one in entries if one not in last]
+    return [*rest, *(one for one in entries if one in last)]
+
+
+def _without_placeholders(entries: Sequence[Entry]) -> list[Entry]:
+    return [one for one in entries if not isinstance(one, PlaceholderEntry)]
 
 
 def _parted(shown: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:

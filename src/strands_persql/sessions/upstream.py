@@ -6,7 +6,7 @@ import uuid
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import strands.hooks.events as strands_events
 from strands.hooks.events import AfterInvocationEvent
@@ -18,14 +18,6 @@ from strands.types.content import ContentBlock, Message, Messages
 from strands.types.session import SessionAgent
 
 from strands_persql.errors import ConflictError
-
-
-class SessionAgentLike(Protocol):
-    """What a session manager needs of an agent: Strands' agents of every kind have it."""
-
-    agent_id: str
-    messages: Messages
-    state: Any
 
 
 def agent_record(agent: Any) -> SessionAgent:

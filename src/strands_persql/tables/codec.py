@@ -118,10 +118,6 @@ class RowCodec:
         place = self._tables.sessions, (session_id,)
         return build(Session, from_json(data, *place, session_id=session_id), *place)
 
-    def read_agent(self, key: AgentKey, data: str) -> SessionAgent:
-        """Decode an agent."""
-        return self.agent_of(key, from_json(data, self._tables.agents, (*key,), **key.context))
-
     def agent_of(self, key: AgentKey, fields: Mapping[str, Any]) -> SessionAgent:
         """Return an agent of its decoded fields."""
         return build(SessionAgent, fields, self._tables.agents, (*key,))

@@ -95,7 +95,6 @@ class Tables:
         self.agents = f"{prefix}agents"
         self.messages = f"{prefix}messages"
         self.multi_agents = f"{prefix}multi_agents"
-        self.deletions = f"{prefix}deletions"
         self._templates: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def statement(self, template: str, **values: Value) -> Statement:

@@ -60,18 +60,18 @@ def agent_is(
         plain_from: Any version will do as well where the view is plain and begins at this id or
             before, so that messages from there on may move.
     """
-    where, values = f"{_OF_AGENT} AND write_id = :origin", {"origin": origin}
-    values_of: dict[str, Value] = {**values}
+    where = f"{_OF_AGENT} AND write_id = :origin"
+    values: dict[str, Value] = {"origin": origin}
     if version is not None:
         is_version = "version = :expected"
-        values_of["expected"] = version
+        values["expected"] = version
         if plain_from is not None:
             is_version = (
                 f"({is_version} OR coalesce(view, '[]') = '[]' AND window_start <= :plain_from)"
             )
-            values_of["plain_from"] = plain_from
+            values["plain_from"] = plain_from
         where += f" AND {is_version}"
-    return Precondition(f"EXISTS (SELECT 1 FROM {{agents}} WHERE {where})", values_of)  # noqa: S608
+    return Precondition(f"EXISTS (SELECT 1 FROM {{agents}} WHERE {where})", values)  # noqa: S608
 
 
 def nothing_after(message_id: int, turn: str) -> Precondition:
