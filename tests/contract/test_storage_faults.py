@@ -121,6 +121,24 @@ def test_what_was_deleted_stays_deleted(backend: Backend) -> None:
     assert run(storage_of(backend).list()) == []
 
 
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_a_late_copy_of_a_refused_creation_creates_nothing(backend: Backend, size: int) -> None:
+    """A creation that was refused isn't made up for once the value that was there is deleted."""
+    storage_of(backend).setup()
+    late = FaultyDatabase(backend.plain, [None, "delayed_duplicate"], duplicate_after=1_000)
+    storage, other = PerSQLStorage(late, retry=FAST), storage_of(backend)
+    assert run(storage.read(LATEST)) is None
+    run(other.write(LATEST, snapshot([1])))
+    with pytest.raises(StorageConflictError):
+        run(storage.write(LATEST, text_of(size).encode()))
+    run(other.delete(LATEST))
+
+    late.deliver_late()
+
+    assert run(other.list()) == []
+    assert parts(backend) == {}
+
+
 def test_a_text_that_moved_on_is_written_anew(backend: Backend) -> None:
     """Where another value has added to a shared part, a save makes a part of its own."""
     first, second = storage_of(backend), storage_of(backend)

@@ -188,7 +188,10 @@ class Save:
             rest = objects.all_of(self._base_condition(attempt), parts)
             batch.run(objects.replace_object(tables, row, expected, write_id, rest, adds=plan.adds))
         else:
-            batch.run(objects.create_object(tables, row, write_id, objects.all_of(target, parts)))
+            batch.run(
+                objects.create_object(tables, row, write_id, objects.all_of(target, parts)),
+                objects.spend(tables, self._key, write_id),
+            )
         if released := sorted(self._expected.parts - parts_of(plan.pieces)):
             names = json.dumps(released)
             batch.run(
@@ -226,7 +229,7 @@ class Save:
         if self._expected.saved_by:
             target = objects.object_is(self._key, self._expected.saved_by)
         else:
-            target = objects.no_object(self._key)
+            target = objects.no_object(self._key) & objects.unspent(attempt.write_id)
         return objects.all_of(target, self._base_condition(attempt))
 
     def _base_condition(self, attempt: _Attempt) -> Precondition | None:

@@ -20,7 +20,6 @@ FIRST_PAGE_PIECES = 16
 
 _NOW = "CAST(strftime('%s', 'now') AS INTEGER)"  # unixepoch() is missing in older SQLite
 _PART = "json_extract(r.value, '$[0]')"
-_NOT_DELETED = "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :write_id)"
 _REFERS = f"r.type = 'array' AND {_PART} = p.part"
 # CROSS JOIN keeps SQLite from scanning all parts first; one damaged row must not stop the others.
 _PIECES = """{objects} AS o CROSS JOIN json_each(
@@ -91,6 +90,16 @@ def no_object(key: str) -> Precondition:
     """Return the precondition that a key has no value."""
     return Precondition(
         "NOT EXISTS (SELECT 1 FROM {objects} WHERE key = :free_key)", {"free_key": key}
+    )
+
+
+def unspent(write_id: str) -> Precondition:
+    """Return the precondition that a creation was neither refused nor deleted before.
+
+    A copy of it that comes late then creates nothing.
+    """
+    return Precondition(
+        "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :unspent)", {"unspent": write_id}
     )
 
 
@@ -302,18 +311,31 @@ def extend_part(
 def create_object(
     tables: Tables, row: ObjectRow, write_id: str, precondition: Precondition
 ) -> Statement:
-    """Create a value, unless this write has done that before and the value was deleted since."""
+    """Create a value; the precondition includes that the key has none."""
     return tables.statement(
         f"""
         INSERT INTO {{objects}} (key, pool, encoding, size, digest, pieces, data, write_id,
             saved_by, created_at, updated_at)
         SELECT :key, :pool, :encoding, :size, :digest, :pieces, :data, :write_id, :write_id,
             :time, :time
-        WHERE {precondition.sql} AND {_NOT_DELETED}
+        WHERE {precondition.sql}
         """,
         **row.values,
         write_id=write_id,
         **precondition.values,
+    )
+
+
+def spend(tables: Tables, key: str, write_id: str) -> Statement:
+    """Note that a creation was refused, if it was."""
+    return tables.statement(
+        f"""
+        INSERT INTO {{deletions}} (write_id, deleted_at) SELECT :write_id, {_NOW} WHERE NOT EXISTS (
+            SELECT 1 FROM {{objects}} WHERE key = :key AND write_id = :write_id
+        ) ON CONFLICT DO NOTHING
+        """,  # noqa: S608 - nothing but constants
+        key=key,
+        write_id=write_id,
     )
 
 
