@@ -5,21 +5,26 @@ from typing import Any
 from strands import Agent
 from strands.session.repository_session_manager import RepositorySessionManager
 from strands.session.session_repository import SessionRepository
+from strands.storage import Storage
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 from typing_extensions import assert_type
 
 from strands_persql import (
     ConflictError,
     Database,
+    FullTextSearch,
     LocalDatabase,
     PerSQLError,
     PerSQLSessionManager,
     PerSQLSessionRepository,
+    PerSQLStorage,
     RestClient,
     RestDatabase,
     RetryPolicy,
     SessionCache,
     Stats,
+    StorageConflictError,
+    session_from_snapshots,
 )
 from strands_persql.databases.protocol import Result
 from strands_persql.testing import CountingDatabase, FaultyDatabase, Redact, ScriptedModel, ToolCall
@@ -100,3 +105,17 @@ def doubles() -> None:
     ScriptedModel(["text", ToolCall("t", {"a": 1}), Redact("x"), ["both", ToolCall("t")]])
     ScriptedModel(lambda messages: f"{len(messages)} so far")
     ScriptedModel([3])  # type: ignore[list-item]
+
+
+async def storages(database: Database) -> None:
+    """Storages are typed where Strands has them."""
+    storage = PerSQLStorage(database, on_conflict="overwrite", search_strategy=FullTextSearch())
+    taken: Storage = storage.view()
+    assert_type(storage.namespace("x"), PerSQLStorage)
+    assert_type(await storage.read("k"), bytes | None)
+    assert_type([key async for key in storage.keys()], list[str])
+    assert_type(await storage.delete_session("s"), int)
+    assert_type(await session_from_snapshots(storage, "s"), list[str])
+    await taken.write("k", b"v")
+    error: ConflictError = StorageConflictError("refused", key="k")
+    assert error.found_version is None

@@ -94,13 +94,22 @@ class Base:
     may_extend: bool = True
 
 
+def part_name(write_id: str) -> str:
+    """Return what the names of the parts begin with that a save makes.
+
+    Names are sent with each save to come, so they are short; another save's part of the same
+    name is told by its write.
+    """
+    return write_id[:8]
+
+
 def plan_save(text: str, base: Base | None, write_id: str) -> Plan:
     """Return how a text is saved.
 
     Args:
         text: The text.
         base: What it builds on, or None to send it whole.
-        write_id: The save; the parts that it makes are named after it.
+        write_id: The save.
     """
     pieces: Pieces = (text,)
     if base is not None:
@@ -192,7 +201,7 @@ class _Move:
     """
 
     def __init__(self, pieces: Pieces, base: Base | None, write_id: str) -> None:
-        self._write_id = write_id
+        self._name = part_name(write_id)
         self._base = base
         self._own = "" if base is None else base.value.own
         # The database moves the row's own text as it is: not where most of it is no longer used.
@@ -229,7 +238,7 @@ class _Move:
                 continue
             for first in range(0, len(piece), PORTION):
                 portion = piece[first : first + PORTION]
-                name = f"{self._write_id}.{len(self._portions)}"
+                name = f"{self._name}.{len(self._portions)}"
                 self._portions.append((name, portion))
                 yield Range(name, 0, len(portion))
 
@@ -241,7 +250,7 @@ class _Move:
                 part = piece.part if isinstance(piece, Range) else OWN
                 if part in sizes and sizes[part] + gained <= PART_MOST:
                     return part, sizes[part]
-        return self._write_id, None
+        return self._name, None
 
     def _placed(self, pieces: list[Piece], part: str, end: int) -> Iterator[Piece]:
         """Yield the pieces with their places in the part."""

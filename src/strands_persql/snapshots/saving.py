@@ -14,7 +14,7 @@ from strands_persql.runtime.ids import new_id
 from strands_persql.snapshots.errors import StorageConflictError
 from strands_persql.snapshots.keys import context_of, pool_end, pool_of
 from strands_persql.snapshots.pieces import parts_of, to_json
-from strands_persql.snapshots.planning import Base, Plan, plan_save
+from strands_persql.snapshots.planning import Base, Plan, part_name, plan_save
 from strands_persql.snapshots.sight import ABSENT, Seen
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded, StoredValue, pieces_of
@@ -58,6 +58,11 @@ class _Attempt:
     plan: Plan
     base: Base | None
     base_key: str
+
+    @property
+    def name(self) -> str:
+        """What the names of its parts begin with."""
+        return part_name(self.write_id)
 
     @property
     def made(self) -> int:
@@ -243,7 +248,7 @@ class Save:
         made = extended = None
         addition = attempt.plan.addition
         if attempt.made:
-            made = objects.parts_stored(self._pool, attempt.write_id, attempt.made)
+            made = objects.parts_stored(self._pool, attempt.name, attempt.write_id, attempt.made)
         if addition is not None and addition.size is not None:
             extended = objects.part_extended(self._pool, addition.part, attempt.write_id)
         return objects.all_of(made, extended) if made or extended else None
@@ -274,7 +279,11 @@ class Save:
     def _withdraw(self, attempt: _Attempt) -> None:
         """Delete what was sent ahead; a sweep does where this fails."""
         if len(attempt.plan.parts) > _UPLOADED:
-            batch = Batch(objects.withdraw_parts(self._store.tables, self._pool, attempt.write_id))
+            batch = Batch(
+                objects.withdraw_parts(
+                    self._store.tables, self._pool, attempt.name, attempt.write_id
+                )
+            )
             with contextlib.suppress(PerSQLError):
                 self._store.gateway.run(batch, writes=True, **context_of(self._key))
 

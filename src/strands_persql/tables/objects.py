@@ -103,17 +103,21 @@ def unspent(write_id: str) -> Precondition:
     )
 
 
-def parts_stored(pool: str, write_id: str, count: int) -> Precondition:
+def parts_stored(pool: str, name: str, write_id: str, count: int) -> Precondition:
     """Return the precondition that as many parts are there as a write has made.
 
-    Their names begin with the write's id.
+    Args:
+        pool: Their pool.
+        name: What their names begin with.
+        write_id: The write.
+        count: How many there are.
     """
     return Precondition(
         """(
-            SELECT count(*) FROM {parts} WHERE pool = :made_pool AND part >= :made_by
-                AND part < :made_by || '/' AND write_id = :made_by
+            SELECT count(*) FROM {parts} WHERE pool = :made_pool AND part >= :made_name
+                AND part < :made_name || '/' AND write_id = :made_by
         ) = :made_count""",
-        {"made_pool": pool, "made_by": write_id, "made_count": count},
+        {"made_pool": pool, "made_name": name, "made_by": write_id, "made_count": count},
     )
 
 
@@ -281,13 +285,15 @@ def upload_part(tables: Tables, text: PartText, write_id: str) -> Statement:
     )
 
 
-def withdraw_parts(tables: Tables, pool: str, write_id: str) -> Statement:
+def withdraw_parts(tables: Tables, pool: str, name: str, write_id: str) -> Statement:
     """Delete the parts that a write has made, which was refused."""
     return tables.statement(
         """
-        DELETE FROM {parts} WHERE pool = :pool AND part >= :write_id AND part < :write_id || '/'
+        DELETE FROM {parts} WHERE pool = :pool AND part >= :name AND part < :name || '/'
+            AND write_id = :write_id
         """,
         pool=pool,
+        name=name,
         write_id=write_id,
     )
 
