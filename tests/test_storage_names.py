@@ -51,7 +51,7 @@ def test_importing_the_package_imports_no_storage() -> None:
 def test_an_older_strands_is_named() -> None:
     """Where Strands has no storages, the import says so, and which version is there."""
     code = (
-        "import sys; sys.modules['strands.storage'] = None\n"
+        "import strands, strands_persql, sys; sys.modules['strands.storage'] = None\n"
         "try:\n    from strands_persql import PerSQLStorage\n"
         "except ImportError as error:\n    print(error)"
     )

@@ -113,7 +113,7 @@ async def storages(database: Database) -> None:
     taken: Storage = storage.view()
     assert_type(storage.namespace("x"), PerSQLStorage)
     assert_type(await storage.read("k"), bytes | None)
-    assert_type([key async for key in storage.keys()], list[str])
+    assert_type([key async for key in storage.keys("")], list[str])
     assert_type(await storage.delete_session("s"), int)
     assert_type(await session_from_snapshots(storage, "s"), list[str])
     await taken.write("k", b"v")
