@@ -145,20 +145,21 @@ class Save:
 
     def _base(self) -> tuple[Base | None, str]:
         """Return the value that this process knows and that has most in common, and its key."""
-        cached = self._known(self._key)
-        own = None
-        if cached is not None and cached.saved_by == self._expected.saved_by:
-            own = Base(cached, may_extend=self._may_extend)
+        own = self._known(self._key)
+        if own is not None and own.saved_by != self._expected.saved_by:
+            own = None
         other_key = self._store.latest.get(self._pool) if self._may_share else None
-        if other_key not in (None, self._key):
+        other = self._known(other_key) if other_key not in (None, self._key) else None
+        if other is None:
+            base = None if own is None else Base(own, may_extend=self._may_extend)
+            return base, self._key
+        if own is None or other.digest == self._value.digest:
             assert other_key is not None
-            other = self._known(other_key)
-            if other is not None and (own is None or other.digest == self._value.digest):
-                return Base(other, is_own=False, may_extend=self._may_extend), other_key
-        return own, self._key
+            return Base(other, is_own=False, may_extend=self._may_extend), other_key
+        return Base(own.with_sizes(other.part_sizes), may_extend=self._may_extend), self._key
 
-    def _known(self, key: str) -> StoredValue | None:
-        found = self._store.cache.get(key)
+    def _known(self, key: str | None) -> StoredValue | None:
+        found = None if key is None else self._store.cache.get(key)
         return found if found is not None and found.encoding == self._value.encoding else None
 
     # -- what it sends -------------------------------------------------------------------------

@@ -70,6 +70,17 @@ class Sharing:
             self._readers[key] = _Readers(saved_by, 1, before.has_older or before.latest > 1)
             self._visited.pop(pool_of(key), None)
 
+    def forget(self, key: str) -> None:
+        """Forget who has read a value: it was deleted."""
+        with self._lock:
+            self._readers.pop(key, None)
+
+    def forget_prefix(self, prefix: str) -> None:
+        """Forget who has read the values whose keys begin with a prefix: they were deleted."""
+        with self._lock:
+            for key in [key for key in self._readers if key.startswith(prefix)]:
+                del self._readers[key]
+
     def has_older_readers(self, key: str) -> bool:
         """Whether somebody may save what was built on an older value than the latest."""
         with self._lock:

@@ -372,12 +372,14 @@ class PerSQLStorage:
             self.store, lambda: self.store.delete(place, origin, self._unindexed)
         )
         self._sight.note(place, ABSENT)
+        self._sharing.forget(place)
 
     def _delete_prefix(self, prefix: str) -> int:
         count = self._index.with_index(
             self.store, lambda: self.store.delete_prefix(prefix, self._unindexed)
         )
         self._sight.note_deleted(prefix)
+        self._sharing.forget_prefix(prefix)
         return count
 
     def _unindexed(self, places: Sequence[str]) -> Sequence[Statement]:

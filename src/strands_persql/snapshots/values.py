@@ -112,6 +112,12 @@ class StoredValue:
         """Return the value with the time at which it was found to be so."""
         return replace(self, checked_at=at)
 
+    def with_sizes(self, sizes: Mapping[str, int]) -> "StoredValue":
+        """Return the value with what is known of its parts' sizes: they only ever grow."""
+        known = self.part_sizes
+        grown = {part: max(size, sizes.get(part, 0)) for part, size in known.items()}
+        return replace(self, part_sizes=grown)
+
     def data(self) -> bytes:
         """Return its bytes.
 
