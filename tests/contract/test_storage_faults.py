@@ -156,6 +156,39 @@ def test_a_text_that_moved_on_is_written_anew(backend: Backend) -> None:
     assert run(fresh.read(immutable(2))) == snapshot([*range(31), *range(50, 60)])
 
 
+def test_a_part_that_another_process_has_added_to_is_left_to_it(backend: Backend) -> None:
+    """A save that finds its part longer than it was makes another one, in one request more."""
+    first, second = storage_of(backend), storage_of(backend)
+    run(first.write(LATEST, snapshot(range(40))))
+    run(second.read(LATEST))
+    run(second.write(immutable(1), snapshot(range(60))))
+    backend.database.reset()
+
+    run(first.write(LATEST, snapshot([*range(40), *range(70, 95)])))
+
+    assert backend.database.round_trips == 2
+    fresh = storage_of(backend)
+    assert run(fresh.read(LATEST)) == snapshot([*range(40), *range(70, 95)])
+    assert run(fresh.read(immutable(1))) == snapshot(range(60))
+
+
+def test_what_was_sent_ahead_and_is_gone_is_sent_again() -> None:
+    """A large save whose parts somebody deletes before it refers to them is applied whole."""
+    data = text_of(5_000_000).encode()
+    with LocalDatabase() as local:
+        PerSQLStorage(local).setup()
+
+        def delete(call: int) -> Fault | None:
+            if call == 1:  # between what is sent ahead and what refers to it
+                local.query("DELETE FROM strands_parts")
+            return None
+
+        storage = PerSQLStorage(FaultyDatabase(local, delete))
+        run(storage.write("k", data))
+
+        assert run(PerSQLStorage(local).read("k")) == data
+
+
 @pytest.mark.parametrize(
     "damage",
     [
