@@ -167,9 +167,28 @@ def test_a_part_that_another_process_has_added_to_is_left_to_it(backend: Backend
     run(first.write(LATEST, snapshot([*range(40), *range(70, 95)])))
 
     assert backend.database.round_trips == 2
+    for batch in backend.database.log:
+        assert sum(len(str(one)) for each in batch for one in each.get("params", ())) < 16_000
     fresh = storage_of(backend)
     assert run(fresh.read(LATEST)) == snapshot([*range(40), *range(70, 95)])
     assert run(fresh.read(immutable(1))) == snapshot(range(60))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("key", [LATEST, immutable(2)])
+def test_a_save_on_what_others_have_deleted_refers_to_nothing_of_it(
+    backend: Backend, key: str, is_there: bool
+) -> None:
+    """Where what a snapshot shares its text with is gone, it is written whole."""
+    storage, data = storage_of(backend), snapshot(range(60))
+    if is_there:
+        run(storage.write(key, snapshot([1])))
+    run(storage.write(immutable(1), data))
+    run(storage_of(backend).delete(immutable(1)))
+
+    run(storage.write(key, data))
+
+    assert run(storage_of(backend).read(key)) == data
 
 
 def test_what_was_sent_ahead_and_is_gone_is_sent_again() -> None:

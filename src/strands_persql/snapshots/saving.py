@@ -133,6 +133,9 @@ class Save:
                 keep(stored)
                 self._store.latest.note(self._key)
                 return Seen.of(stored)
+            own = self._known(self._key)
+            if row is not None and own is not None and row["saved_by"] == own.saved_by:
+                keep(own)
         self._withdraw(attempt)
         return self._refused(row)
 
