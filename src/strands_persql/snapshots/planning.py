@@ -114,6 +114,7 @@ def plan_save(text: str, base: Base | None, write_id: str) -> Plan:
     pieces: Pieces = (text,)
     if base is not None:
         pieces = _compacted(_in_common(text, base), text, base.value.part_sizes)
+    # What is in another value's row can't be referred to from here: it moves to a part of both.
     own = base.value.own if base is not None and base.is_own else ""
     needed = sum(len(one) for one in pieces if _is_long(one))
     is_foreign = base is not None and not base.is_own
@@ -244,6 +245,7 @@ class _Move:
 
     def _log(self, gained: int) -> tuple[str, int | None]:
         """Return the part to which text is added and its size, or a new one."""
+        # From the end, for that is where the newest text is as a rule.
         if self._base is not None and self._base.may_extend:
             sizes = self._base.value.part_sizes
             for piece in reversed(self._base.value.pieces):
@@ -281,6 +283,7 @@ def _compacted(pieces: Pieces, text: str, sizes: Mapping[str, int]) -> Pieces:
     parts = parts_of(pieces)
     if sum(sizes.get(part, 0) for part in parts) <= _WASTE * len(text) + 2 * PART_MOST:
         return pieces
+    # One part a save: each costs a row, and what is left of it is sent again.
     used = dict.fromkeys(parts, 0)
     for piece in pieces:
         if isinstance(piece, Range) and piece.part in used:

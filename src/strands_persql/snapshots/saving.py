@@ -142,6 +142,7 @@ class Save:
     # -- what it builds on ---------------------------------------------------------------------
 
     def _planned(self) -> _Attempt:
+        # A new id for each attempt: a late copy of an earlier one must find its own id spent.
         write_id = new_id()
         base, key = self._base()
         return _Attempt(write_id, plan_save(self._value.text, base, write_id), base, key)
@@ -156,6 +157,7 @@ class Save:
         if other is None:
             base = None if own is None else Base(own, may_extend=self._may_extend)
             return base, self._key
+        # Strands writes an immutable snapshot, then the latest one with the same text.
         if own is None or other.digest == self._value.digest:
             assert other_key is not None
             return Base(other, is_own=False, may_extend=self._may_extend), other_key
@@ -192,6 +194,7 @@ class Save:
             plan.data,
             now(),
         )
+        # The row last, so that no row ever refers to text that isn't there.
         if self._expected.saved_by:
             expected = self._expected.saved_by
             rest = objects.all_of(self._base_condition(attempt), parts)
@@ -300,10 +303,12 @@ class Save:
         """
         found = ABSENT if row is None else _seen(row)
         conflict = self._conflict(found)
-        if found.saved_by == self._expected.saved_by:  # what it builds on has changed
+        # Nobody has written the value: a part or another value that it builds on has changed.
+        if found.saved_by == self._expected.saved_by:
             self._may_extend = self._may_share = False
             raise LostRaceError(conflict)
         self._store.gateway.count(conflicts=1)
+        # Who saves what is there already loses nothing, and takes nothing from anybody.
         if row is not None and found.digest == self._value.digest:
             return found
         if self._is_bound and not self._is_as_seen(found):

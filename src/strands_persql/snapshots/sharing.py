@@ -51,6 +51,7 @@ class Sharing:
     def note_read(self, key: str, value: StoredValue | None) -> None:
         """Note that somebody has read a value."""
         pool, saved_by = pool_of(key), "" if value is None else value.saved_by
+        # Going back to an older snapshot is told by its last message, too.
         visited = None if value is None or pool == key else last_message(value.text)
         with self._lock:
             before = self._readers.get(key, _Readers(saved_by))

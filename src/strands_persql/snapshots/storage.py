@@ -162,7 +162,7 @@ class PerSQLStorage:
             StorageError: If the prefix is invalid, or the keys can't be read.
         """
         found: list[str] = []
-        async for page in self._pages(query):
+        async for page in self._pages(query):  # each in a thread, that the loop is never held
             found += page
         return found
 
@@ -318,6 +318,7 @@ class PerSQLStorage:
     def _save(self, place: str, data: bytes) -> None:
         value, seen = Encoded.of(data), self._sight.get(place)
         overwrites = self._on_conflict == "overwrite"
+        # Versions tell views and processes apart; managers behind one object need another sign.
         if seen is not None and not overwrites:
             self._check_sharing(place, value, seen)
 

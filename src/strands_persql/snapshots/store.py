@@ -160,6 +160,7 @@ class ValueStore:
             yield page
             if len(page) < limit:
                 return
+            # By key, not by offset: keys that come and go meanwhile shift no page.
             first, is_later = page[-1]["key"], True
 
     # -- deleting ------------------------------------------------------------------------------
@@ -173,6 +174,7 @@ class ValueStore:
             beside: Returns statements that go with it.
         """
         pool = pool_of(key)
+        # Bound to the value that is there: a late copy must not delete one that was made anew.
         while True:
             batch = Batch()
             if origin:

@@ -94,6 +94,7 @@ class StoredValue:
             text,
             {one["part"]: int(one["size"]) for one in found},
         )
+        # Whatever went wrong below, in pieces, parts or by hand, is never taken for the value.
         if digest_of(value.data()) != value.digest:
             raise ValueError("its text is not what was stored")
         return value
