@@ -1,5 +1,6 @@
 """Storages where requests and answers are lost, doubled and late, and rows are altered."""
 
+import pickle
 import re
 from collections.abc import Callable
 
@@ -294,3 +295,21 @@ def test_a_closed_database_is_named() -> None:
     with pytest.raises(errors.DatabaseOpenError) as raised:
         run(storage.read("k"))
     assert isinstance(raised.value, StorageError)
+
+
+def test_each_error_of_ours_is_one_of_strands_too() -> None:
+    """Whichever of our errors a storage meets, it raises one that is of both kinds, and pickles."""
+    from strands_persql.snapshots.errors import storage_errors  # noqa: PLC0415 - inner
+
+    kinds = [one for one in vars(errors).values() if isinstance(one, type)]
+    found = [one for one in kinds if issubclass(one, errors.PerSQLError)]
+    for kind in found:
+        met = kind.__new__(kind)
+        met.args, met.session_id = ("said",), "s"
+        with pytest.raises(kind, match="Failed to do it: said") as raised, storage_errors("do it"):
+            raise met
+        copy = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - our own
+        assert isinstance(copy, StorageError)
+        assert isinstance(copy, kind)
+        assert (copy.session_id, raised.value.__cause__) == ("s", met)
+    assert len(found) >= 14
