@@ -12,9 +12,9 @@ from strands.agent.conversation_manager import (
 )
 from strands.multiagent import GraphBuilder
 
-from strands_persql import LocalDatabase
+from strands_persql import LocalDatabase, PerSQLSessionManager
 from strands_persql.errors import AlreadyExistsError, CorruptRowError, NotFoundError
-from strands_persql.testing import ScriptedModel, ToolCall
+from strands_persql.testing import Fault, FaultyDatabase, ScriptedModel, ToolCall
 from tests.storages import (
     LATEST,
     PerSQLStorage,
@@ -156,6 +156,54 @@ def test_an_agent_that_waits_goes_on_after_the_exchange(backend: Backend) -> Non
         again(answers)
         assert "approved by Ada" in str(again.messages)
         assert again.messages[0]["content"] == [{"text": "hi"}]
+
+
+def test_an_imported_turn_that_goes_on_leaves_earlier_ones_where_they_are(
+    backend: Backend,
+) -> None:
+    """Of an imported session only the turn that waits moves behind another one's turn."""
+    storage = storage_of(backend)
+    agent = made(snapshots(storage), "Hello.", ToolCall("approve"))
+    agent("hi")
+    result = agent("go")
+    run(session_from_snapshots(storage, "s"))
+    waiting = made(backend.manager(), "Done.")
+    other = made(backend.manager(), "Noon.")
+    other._interrupt_state.deactivate()
+    other("What time is it?")
+    answers: Any = [
+        {"interruptResponse": {"interruptId": one.id, "response": "Ada"}}
+        for one in result.interrupts or ()
+    ]
+
+    waiting(answers)
+
+    texts = [one["content"][0].get("text") for one in made(backend.manager()).messages]
+    assert texts[:4] == ["hi", "Hello.", "What time is it?", "Noon."]
+
+
+@pytest.mark.parametrize("is_graph", [True, False])
+def test_who_comes_between_is_not_overwritten(is_graph: bool) -> None:
+    """A session that somebody begins while it is made of snapshots stays theirs."""
+    with LocalDatabase() as local:
+        storage = PerSQLStorage(local)
+        made(snapshots(storage), "Hello.")("hi")
+        if is_graph:
+            _graph(snapshots(storage))("go")
+            run(storage.delete(LATEST))
+        theirs: list[Agent] = []
+
+        def come_between(call: int) -> Fault | None:
+            if call == 1:  # between the look whether there is a session and its creation
+                theirs.append(made(PerSQLSessionManager("s", local), "Theirs."))
+                theirs[0]("mine?")
+                _graph(PerSQLSessionManager("s", local))
+            return None
+
+        with pytest.raises(AlreadyExistsError):
+            run(session_from_snapshots(storage, "s", database=FaultyDatabase(local, come_between)))
+        again = made(PerSQLSessionManager("s", local))
+        assert again.messages == theirs[0].messages
 
 
 def test_there_and_back_is_where_it_was(backend: Backend) -> None:

@@ -1,5 +1,6 @@
 """Storages where requests and answers are lost, doubled and late, and rows are altered."""
 
+import pickle
 import re
 from collections.abc import Callable
 
@@ -121,6 +122,24 @@ def test_what_was_deleted_stays_deleted(backend: Backend) -> None:
     assert run(storage_of(backend).list()) == []
 
 
+@pytest.mark.parametrize("size", [1, 20_000])
+def test_a_late_copy_of_a_refused_creation_creates_nothing(backend: Backend, size: int) -> None:
+    """A creation that was refused isn't made up for once the value that was there is deleted."""
+    storage_of(backend).setup()
+    late = FaultyDatabase(backend.plain, [None, "delayed_duplicate"], duplicate_after=1_000)
+    storage, other = PerSQLStorage(late, retry=FAST), storage_of(backend)
+    assert run(storage.read(LATEST)) is None
+    run(other.write(LATEST, snapshot([1])))
+    with pytest.raises(StorageConflictError):
+        run(storage.write(LATEST, text_of(size).encode()))
+    run(other.delete(LATEST))
+
+    late.deliver_late()
+
+    assert run(other.list()) == []
+    assert parts(backend) == {}
+
+
 def test_a_text_that_moved_on_is_written_anew(backend: Backend) -> None:
     """Where another value has added to a shared part, a save makes a part of its own."""
     first, second = storage_of(backend), storage_of(backend)
@@ -136,6 +155,58 @@ def test_a_text_that_moved_on_is_written_anew(backend: Backend) -> None:
     assert run(fresh.read(immutable(0))) == before
     assert run(fresh.read(immutable(1))) == snapshot(range(40))
     assert run(fresh.read(immutable(2))) == snapshot([*range(31), *range(50, 60)])
+
+
+def test_a_part_that_another_process_has_added_to_is_left_to_it(backend: Backend) -> None:
+    """A save that finds its part longer than it was makes another one, in one request more."""
+    first, second = storage_of(backend), storage_of(backend)
+    run(first.write(LATEST, snapshot(range(40))))
+    run(second.read(LATEST))
+    run(second.write(immutable(1), snapshot(range(60))))
+    backend.database.reset()
+
+    run(first.write(LATEST, snapshot([*range(40), *range(70, 95)])))
+
+    assert backend.database.round_trips == 2
+    for batch in backend.database.log:
+        assert sum(len(str(one)) for each in batch for one in each.get("params", ())) < 16_000
+    fresh = storage_of(backend)
+    assert run(fresh.read(LATEST)) == snapshot([*range(40), *range(70, 95)])
+    assert run(fresh.read(immutable(1))) == snapshot(range(60))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize("key", [LATEST, immutable(2)])
+def test_a_save_on_what_others_have_deleted_refers_to_nothing_of_it(
+    backend: Backend, key: str, is_there: bool
+) -> None:
+    """Where what a snapshot shares its text with is gone, it is written whole."""
+    storage, data = storage_of(backend), snapshot(range(60))
+    if is_there:
+        run(storage.write(key, snapshot([1])))
+    run(storage.write(immutable(1), data))
+    run(storage_of(backend).delete(immutable(1)))
+
+    run(storage.write(key, data))
+
+    assert run(storage_of(backend).read(key)) == data
+
+
+def test_what_was_sent_ahead_and_is_gone_is_sent_again() -> None:
+    """A large save whose parts somebody deletes before it refers to them is applied whole."""
+    data = text_of(5_000_000).encode()
+    with LocalDatabase() as local:
+        PerSQLStorage(local).setup()
+
+        def delete(call: int) -> Fault | None:
+            if call == 1:  # between what is sent ahead and what refers to it
+                local.query("DELETE FROM strands_parts")
+            return None
+
+        storage = PerSQLStorage(FaultyDatabase(local, delete))
+        run(storage.write("k", data))
+
+        assert run(PerSQLStorage(local).read("k")) == data
 
 
 @pytest.mark.parametrize(
@@ -224,3 +295,21 @@ def test_a_closed_database_is_named() -> None:
     with pytest.raises(errors.DatabaseOpenError) as raised:
         run(storage.read("k"))
     assert isinstance(raised.value, StorageError)
+
+
+def test_each_error_of_ours_is_one_of_strands_too() -> None:
+    """Whichever of our errors a storage meets, it raises one that is of both kinds, and pickles."""
+    from strands_persql.snapshots.errors import storage_errors  # noqa: PLC0415 - inner
+
+    kinds = [one for one in vars(errors).values() if isinstance(one, type)]
+    found = [one for one in kinds if issubclass(one, errors.PerSQLError)]
+    for kind in found:
+        met = kind.__new__(kind)
+        met.args, met.session_id = ("said",), "s"
+        with pytest.raises(kind, match="Failed to do it: said") as raised, storage_errors("do it"):
+            raise met
+        copy = pickle.loads(pickle.dumps(raised.value))  # noqa: S301 - our own
+        assert isinstance(copy, StorageError)
+        assert isinstance(copy, kind)
+        assert (copy.session_id, raised.value.__cause__) == ("s", met)
+    assert len(found) >= 14

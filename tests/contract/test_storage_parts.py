@@ -126,6 +126,17 @@ class TestSaves:
         run(storage.delete(LATEST))
         assert parts(backend) == {}
 
+    def test_what_little_is_kept_of_much_moves_on(self, backend: Backend) -> None:
+        """Where a little of each text is kept for good, as pins are, the rest is given up."""
+        storage, pins = storage_of(backend), ""
+        for number in range(14):
+            text = pins + text_of(60_000, number)
+            run(storage.write("k", text.encode()))
+            pins = text[: len(pins) + 500]
+
+        assert run(storage_of(backend).read("k")) == text.encode()
+        assert sum(parts(backend).values()) <= 3 * len(text) + 3 * PART_MOST
+
     def test_a_small_value_is_in_its_row(self, backend: Backend) -> None:
         """A value of a few thousand characters has no part."""
         storage = storage_of(backend)

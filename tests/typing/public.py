@@ -7,16 +7,19 @@ import urllib3
 from strands import Agent
 from strands.session.repository_session_manager import RepositorySessionManager
 from strands.session.session_repository import SessionRepository
+from strands.storage import Storage
 from strands.types.session import Session, SessionAgent, SessionMessage, SessionType
 from typing_extensions import assert_type
 
 from strands_persql import (
     ConflictError,
     Database,
+    FullTextSearch,
     LocalDatabase,
     PerSQLError,
     PerSQLSessionManager,
     PerSQLSessionRepository,
+    PerSQLStorage,
     RestClient,
     RestDatabase,
     Result,
@@ -24,7 +27,9 @@ from strands_persql import (
     SessionCache,
     Statement,
     Stats,
+    StorageConflictError,
     Value,
+    session_from_snapshots,
 )
 from strands_persql.testing import (
     CountingDatabase,
@@ -140,3 +145,17 @@ def doubles() -> None:
     ScriptedModel(lambda messages: f"{len(messages)} so far")
     ScriptedModel([], delay=0.1, record_calls=False)
     ScriptedModel([3])  # type: ignore[list-item]
+
+
+async def storages(database: Database) -> None:
+    """Storages are typed where Strands has them."""
+    storage = PerSQLStorage(database, on_conflict="overwrite", search_strategy=FullTextSearch())
+    taken: Storage = storage.view()
+    assert_type(storage.namespace("x"), PerSQLStorage)
+    assert_type(await storage.read("k"), bytes | None)
+    assert_type([key async for key in storage.keys("")], list[str])
+    assert_type(await storage.delete_session("s"), int)
+    assert_type(await session_from_snapshots(storage, "s"), list[str])
+    await taken.write("k", b"v")
+    error: ConflictError = StorageConflictError("refused", key="k")
+    assert error.found_version is None

@@ -98,6 +98,8 @@ def _definitions(module_name: str) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("module", MODULES)
 def test_everything_public_is_described(module: str) -> None:
     """Each module, and each public class, method and function in it, has a docstring."""
+    if module.startswith("strands_persql.snapshots"):
+        pytest.importorskip("strands.storage", reason="this version of Strands has no storages")
     silent = [name for name, value in _definitions(module) if not (value.__doc__ or "").strip()]
     assert silent == []
     assert importlib.import_module(module).__doc__

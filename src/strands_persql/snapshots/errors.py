@@ -23,56 +23,34 @@ class StorageConflictError(errors.ConflictError, StorageError):
         self.key = key
 
 
-class StorageExistsError(errors.AlreadyExistsError, StorageError):
+class StorageAlreadyExistsError(errors.AlreadyExistsError, StorageError):
     """What was to be made is there; nothing was written."""
 
 
-class StorageMissingError(errors.NotFoundError, StorageError):
+class StorageNotFoundError(errors.NotFoundError, StorageError):
     """What was asked for isn't there."""
 
 
-class StorageCorruptError(errors.CorruptRowError, StorageError):
+class StorageCorruptRowError(errors.CorruptRowError, StorageError):
     """A value's row can't be read, or a part of it is missing or altered; others are readable."""
 
 
-class StorageSchemaError(errors.SchemaError, StorageError):
-    """The tables are missing or old, and this access may not create or alter them."""
-
-
-class StorageOpenError(errors.DatabaseOpenError, StorageError):
-    """The database can't be opened, isn't there, or was closed."""
-
-
-class StorageUnavailableError(errors.UnavailableError, StorageError):
-    """The database was out of reach until the time budget ended; nothing was written."""
-
-
-class StorageOutcomeUnknownError(errors.OutcomeUnknownError, StorageError):
-    """The answer to a write was lost; writing again is safe."""
-
-
-class StorageAccessError(errors.AccessDeniedError, StorageError):
-    """The token, its role, the balance or an approval rule doesn't allow it."""
-
-
-class StorageStatementError(errors.StatementError, StorageError):
-    """The database refused a statement."""
-
-
 class StorageFailedError(PerSQLError, StorageError):
-    """It failed for another reason, which is its cause."""
+    """It failed for a reason that is no error of ours; the reason is its cause."""
+
+
+def _made(error: type[PerSQLError]) -> type[PerSQLError]:
+    """Return a class of errors that are of one of our classes and Strands' too."""
+    name = f"Storage{error.__name__}"
+    made = type(name, (error, StorageError), {"__doc__": error.__doc__, "__module__": __name__})
+    globals()[name] = made  # where pickle looks for it
+    return made
 
 
 _COUNTERPARTS: dict[type[PerSQLError], type[PerSQLError]] = {
-    cls.__mro__[1]: cls
-    for cls in (
-        StorageSchemaError,
-        StorageOpenError,
-        StorageUnavailableError,
-        StorageOutcomeUnknownError,
-        StorageAccessError,
-        StorageStatementError,
-    )
+    error: globals().get(f"Storage{error.__name__}") or _made(error)
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, PerSQLError) and error is not PerSQLError
 }
 
 
@@ -88,10 +66,16 @@ def storage_errors(what: str) -> Iterator[None]:
     except StorageError:
         raise
     except PerSQLError as error:
-        counterpart = _COUNTERPARTS.get(type(error), StorageFailedError)
+        counterpart = _counterpart_of(type(error))
         raised = counterpart.__new__(counterpart)
         raised.__dict__.update(error.__dict__)
         raised.args = (f"Failed to {what}: {error}",)
         raise raised from error
     except Exception as error:
         raise StorageFailedError(f"Failed to {what}: {error}") from error
+
+
+def _counterpart_of(error: type[PerSQLError]) -> type[PerSQLError]:
+    """Return the counterpart of an error's class, or of the nearest one that has any."""
+    found = (_COUNTERPARTS[cls] for cls in error.__mro__ if cls in _COUNTERPARTS)
+    return next(found, StorageFailedError)

@@ -25,9 +25,9 @@ from strands_persql.runtime.ids import AgentKey, check_id, new_id
 from strands_persql.runtime.threads import in_thread
 from strands_persql.snapshots import upstream
 from strands_persql.snapshots.errors import (
-    StorageCorruptError,
-    StorageExistsError,
-    StorageMissingError,
+    StorageAlreadyExistsError,
+    StorageCorruptRowError,
+    StorageNotFoundError,
     storage_errors,
 )
 from strands_persql.snapshots.saving import Save
@@ -114,7 +114,7 @@ async def snapshots_from_session(
     log = _Log(storage, session_id, database, table_prefix)
     prefix = storage.session_prefix(session_id)
     if await storage.list(prefix):
-        raise StorageExistsError(
+        raise StorageAlreadyExistsError(
             f"there are snapshots of session {session_id!r} already; delete them first, or make"
             " them in another namespace",
             session_id=session_id,
@@ -159,8 +159,8 @@ def _decoded(place: str, data: bytes) -> dict[str, Any]:
     raise _unreadable(place, "it has no data")
 
 
-def _unreadable(place: str, why: object) -> StorageCorruptError:
-    return StorageCorruptError(
+def _unreadable(place: str, why: object) -> StorageCorruptRowError:
+    return StorageCorruptRowError(
         f"{place!r} is not a snapshot that can be read ({why}); delete it, or save it again",
         table="objects",
         key=(place,),
@@ -211,7 +211,7 @@ class _Log:
     def fill(self, snapshots: Sequence[dict[str, Any]], keys: Sequence[str]) -> list[str]:
         """Create the session of snapshots and their keys, and return the ids of its agents."""
         if not snapshots:
-            raise StorageMissingError(
+            raise StorageNotFoundError(
                 f"there are no snapshots of session {self._session_id!r} in this storage",
                 session_id=self._session_id,
             )
@@ -226,8 +226,8 @@ class _Log:
                 self._create_agent(key, snapshot["data"])
         return sorted(agent_id for _, agent_id in names)
 
-    def _exists(self) -> StorageExistsError:
-        return StorageExistsError(
+    def _exists(self) -> StorageAlreadyExistsError:
+        return StorageAlreadyExistsError(
             f"there is a session {self._session_id!r} already; delete it first, or make it in"
             " tables of another prefix",
             session_id=self._session_id,
@@ -279,7 +279,7 @@ class _Log:
             NotFoundError: If there is no such session.
         """
         if self._store.open(self._session_id) is None:
-            raise StorageMissingError(
+            raise StorageNotFoundError(
                 f"session {self._session_id!r} does not exist", session_id=self._session_id
             )
         for key in self._ids(exchanging.agents_of(self._tables, self._session_id)):
@@ -330,6 +330,7 @@ def _turns(
     messages: Sequence[Mapping[str, Any]], rows: Sequence[RowData]
 ) -> Iterator[tuple[str, int, Sequence[RowData]]]:
     """Yield the last turn's rows, which may go on, and all before them, each as a turn."""
+    # One turn for what is over, so that a turn that goes on moves alone.
     last = 0
     for index, message in enumerate(messages):
         if message["role"] == "user" and not any("toolResult" in one for one in message["content"]):

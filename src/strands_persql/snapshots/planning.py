@@ -94,17 +94,27 @@ class Base:
     may_extend: bool = True
 
 
+def part_name(write_id: str) -> str:
+    """Return what the names of the parts begin with that a save makes.
+
+    Names are sent with each save to come, so they are short; another save's part of the same
+    name is told by its write.
+    """
+    return write_id[:8]
+
+
 def plan_save(text: str, base: Base | None, write_id: str) -> Plan:
     """Return how a text is saved.
 
     Args:
         text: The text.
         base: What it builds on, or None to send it whole.
-        write_id: The save; the parts that it makes are named after it.
+        write_id: The save.
     """
     pieces: Pieces = (text,)
     if base is not None:
         pieces = _compacted(_in_common(text, base), text, base.value.part_sizes)
+    # What is in another value's row can't be referred to from here: it moves to a part of both.
     own = base.value.own if base is not None and base.is_own else ""
     needed = sum(len(one) for one in pieces if _is_long(one))
     is_foreign = base is not None and not base.is_own
@@ -192,7 +202,7 @@ class _Move:
     """
 
     def __init__(self, pieces: Pieces, base: Base | None, write_id: str) -> None:
-        self._write_id = write_id
+        self._name = part_name(write_id)
         self._base = base
         self._own = "" if base is None else base.value.own
         # The database moves the row's own text as it is: not where most of it is no longer used.
@@ -229,19 +239,20 @@ class _Move:
                 continue
             for first in range(0, len(piece), PORTION):
                 portion = piece[first : first + PORTION]
-                name = f"{self._write_id}.{len(self._portions)}"
+                name = f"{self._name}.{len(self._portions)}"
                 self._portions.append((name, portion))
                 yield Range(name, 0, len(portion))
 
     def _log(self, gained: int) -> tuple[str, int | None]:
         """Return the part to which text is added and its size, or a new one."""
+        # From the end, for that is where the newest text is as a rule.
         if self._base is not None and self._base.may_extend:
             sizes = self._base.value.part_sizes
             for piece in reversed(self._base.value.pieces):
                 part = piece.part if isinstance(piece, Range) else OWN
                 if part in sizes and sizes[part] + gained <= PART_MOST:
                     return part, sizes[part]
-        return self._write_id, None
+        return self._name, None
 
     def _placed(self, pieces: list[Piece], part: str, end: int) -> Iterator[Piece]:
         """Yield the pieces with their places in the part."""
@@ -272,6 +283,7 @@ def _compacted(pieces: Pieces, text: str, sizes: Mapping[str, int]) -> Pieces:
     parts = parts_of(pieces)
     if sum(sizes.get(part, 0) for part in parts) <= _WASTE * len(text) + 2 * PART_MOST:
         return pieces
+    # One part a save: each costs a row, and what is left of it is sent again.
     used = dict.fromkeys(parts, 0)
     for piece in pieces:
         if isinstance(piece, Range) and piece.part in used:

@@ -14,7 +14,7 @@ from strands_persql.runtime.ids import new_id
 from strands_persql.snapshots.errors import StorageConflictError
 from strands_persql.snapshots.keys import context_of, pool_end, pool_of
 from strands_persql.snapshots.pieces import parts_of, to_json
-from strands_persql.snapshots.planning import Base, Plan, plan_save
+from strands_persql.snapshots.planning import Base, Plan, part_name, plan_save
 from strands_persql.snapshots.sight import ABSENT, Seen
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded, StoredValue, pieces_of
@@ -58,6 +58,11 @@ class _Attempt:
     plan: Plan
     base: Base | None
     base_key: str
+
+    @property
+    def name(self) -> str:
+        """What the names of its parts begin with."""
+        return part_name(self.write_id)
 
     @property
     def made(self) -> int:
@@ -128,32 +133,38 @@ class Save:
                 keep(stored)
                 self._store.latest.note(self._key)
                 return Seen.of(stored)
+            own = self._known(self._key)
+            if row is not None and own is not None and row["saved_by"] == own.saved_by:
+                keep(own)
         self._withdraw(attempt)
         return self._refused(row)
 
     # -- what it builds on ---------------------------------------------------------------------
 
     def _planned(self) -> _Attempt:
+        # A new id for each attempt: a late copy of an earlier one must find its own id spent.
         write_id = new_id()
         base, key = self._base()
         return _Attempt(write_id, plan_save(self._value.text, base, write_id), base, key)
 
     def _base(self) -> tuple[Base | None, str]:
         """Return the value that this process knows and that has most in common, and its key."""
-        cached = self._known(self._key)
-        own = None
-        if cached is not None and cached.saved_by == self._expected.saved_by:
-            own = Base(cached, may_extend=self._may_extend)
+        own = self._known(self._key)
+        if own is not None and own.saved_by != self._expected.saved_by:
+            own = None
         other_key = self._store.latest.get(self._pool) if self._may_share else None
-        if other_key not in (None, self._key):
+        other = self._known(other_key) if other_key not in (None, self._key) else None
+        if other is None:
+            base = None if own is None else Base(own, may_extend=self._may_extend)
+            return base, self._key
+        # Strands writes an immutable snapshot, then the latest one with the same text.
+        if own is None or other.digest == self._value.digest:
             assert other_key is not None
-            other = self._known(other_key)
-            if other is not None and (own is None or other.digest == self._value.digest):
-                return Base(other, is_own=False, may_extend=self._may_extend), other_key
-        return own, self._key
+            return Base(other, is_own=False, may_extend=self._may_extend), other_key
+        return Base(own.with_sizes(other.part_sizes), may_extend=self._may_extend), self._key
 
-    def _known(self, key: str) -> StoredValue | None:
-        found = self._store.cache.get(key)
+    def _known(self, key: str | None) -> StoredValue | None:
+        found = None if key is None else self._store.cache.get(key)
         return found if found is not None and found.encoding == self._value.encoding else None
 
     # -- what it sends -------------------------------------------------------------------------
@@ -183,12 +194,16 @@ class Save:
             plan.data,
             now(),
         )
+        # The row last, so that no row ever refers to text that isn't there.
         if self._expected.saved_by:
             expected = self._expected.saved_by
             rest = objects.all_of(self._base_condition(attempt), parts)
             batch.run(objects.replace_object(tables, row, expected, write_id, rest, adds=plan.adds))
         else:
-            batch.run(objects.create_object(tables, row, write_id, objects.all_of(target, parts)))
+            batch.run(
+                objects.create_object(tables, row, write_id, objects.all_of(target, parts)),
+                objects.spend(tables, self._key, write_id),
+            )
         if released := sorted(self._expected.parts - parts_of(plan.pieces)):
             names = json.dumps(released)
             batch.run(
@@ -226,7 +241,7 @@ class Save:
         if self._expected.saved_by:
             target = objects.object_is(self._key, self._expected.saved_by)
         else:
-            target = objects.no_object(self._key)
+            target = objects.no_object(self._key) & objects.unspent(attempt.write_id)
         return objects.all_of(target, self._base_condition(attempt))
 
     def _base_condition(self, attempt: _Attempt) -> Precondition | None:
@@ -240,7 +255,7 @@ class Save:
         made = extended = None
         addition = attempt.plan.addition
         if attempt.made:
-            made = objects.parts_stored(self._pool, attempt.write_id, attempt.made)
+            made = objects.parts_stored(self._pool, attempt.name, attempt.write_id, attempt.made)
         if addition is not None and addition.size is not None:
             extended = objects.part_extended(self._pool, addition.part, attempt.write_id)
         return objects.all_of(made, extended) if made or extended else None
@@ -271,7 +286,11 @@ class Save:
     def _withdraw(self, attempt: _Attempt) -> None:
         """Delete what was sent ahead; a sweep does where this fails."""
         if len(attempt.plan.parts) > _UPLOADED:
-            batch = Batch(objects.withdraw_parts(self._store.tables, self._pool, attempt.write_id))
+            batch = Batch(
+                objects.withdraw_parts(
+                    self._store.tables, self._pool, attempt.name, attempt.write_id
+                )
+            )
             with contextlib.suppress(PerSQLError):
                 self._store.gateway.run(batch, writes=True, **context_of(self._key))
 
@@ -284,10 +303,12 @@ class Save:
         """
         found = ABSENT if row is None else _seen(row)
         conflict = self._conflict(found)
-        if found.saved_by == self._expected.saved_by:  # what it builds on has changed
+        # Nobody has written the value: a part or another value that it builds on has changed.
+        if found.saved_by == self._expected.saved_by:
             self._may_extend = self._may_share = False
             raise LostRaceError(conflict)
         self._store.gateway.count(conflicts=1)
+        # Who saves what is there already loses nothing, and takes nothing from anybody.
         if row is not None and found.digest == self._value.digest:
             return found
         if self._is_bound and not self._is_as_seen(found):

@@ -145,6 +145,7 @@ class FullTextSearch(NoIndex):
         """Return the statements that index a value, if it is to be."""
         if not self._includes(key):
             return []
+        # Whatever takes its place: text that was replaced must not be found, nor stay.
         statements = [searching.remove_text(tables, _own(key), precondition)]
         if value.encoding == "text":
             content = value.text[:INDEXED_CHARACTERS]

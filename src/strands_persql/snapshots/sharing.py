@@ -51,6 +51,7 @@ class Sharing:
     def note_read(self, key: str, value: StoredValue | None) -> None:
         """Note that somebody has read a value."""
         pool, saved_by = pool_of(key), "" if value is None else value.saved_by
+        # Going back to an older snapshot is told by its last message, too.
         visited = None if value is None or pool == key else last_message(value.text)
         with self._lock:
             before = self._readers.get(key, _Readers(saved_by))
@@ -69,6 +70,17 @@ class Sharing:
                 return
             self._readers[key] = _Readers(saved_by, 1, before.has_older or before.latest > 1)
             self._visited.pop(pool_of(key), None)
+
+    def forget(self, key: str) -> None:
+        """Forget who has read a value: it was deleted."""
+        with self._lock:
+            self._readers.pop(key, None)
+
+    def forget_prefix(self, prefix: str) -> None:
+        """Forget who has read the values whose keys begin with a prefix: they were deleted."""
+        with self._lock:
+            for key in [key for key in self._readers if key.startswith(prefix)]:
+                del self._readers[key]
 
     def has_older_readers(self, key: str) -> bool:
         """Whether somebody may save what was built on an older value than the latest."""

@@ -162,7 +162,7 @@ class PerSQLStorage:
             StorageError: If the prefix is invalid, or the keys can't be read.
         """
         found: list[str] = []
-        async for page in self._pages(query):
+        async for page in self._pages(query):  # each in a thread, that the loop is never held
             found += page
         return found
 
@@ -318,6 +318,7 @@ class PerSQLStorage:
     def _save(self, place: str, data: bytes) -> None:
         value, seen = Encoded.of(data), self._sight.get(place)
         overwrites = self._on_conflict == "overwrite"
+        # Versions tell views and processes apart; managers behind one object need another sign.
         if seen is not None and not overwrites:
             self._check_sharing(place, value, seen)
 
@@ -372,12 +373,14 @@ class PerSQLStorage:
             self.store, lambda: self.store.delete(place, origin, self._unindexed)
         )
         self._sight.note(place, ABSENT)
+        self._sharing.forget(place)
 
     def _delete_prefix(self, prefix: str) -> int:
         count = self._index.with_index(
             self.store, lambda: self.store.delete_prefix(prefix, self._unindexed)
         )
         self._sight.note_deleted(prefix)
+        self._sharing.forget_prefix(prefix)
         return count
 
     def _unindexed(self, places: Sequence[str]) -> Sequence[Statement]:

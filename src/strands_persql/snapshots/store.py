@@ -13,7 +13,7 @@ from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.runtime.forks import renew_after_fork
 from strands_persql.runtime.threads import Queue
 from strands_persql.snapshots.cache import ValueCache
-from strands_persql.snapshots.errors import StorageCorruptError
+from strands_persql.snapshots.errors import StorageCorruptRowError
 from strands_persql.snapshots.keys import context_of, end_of, pool_end, pool_of
 from strands_persql.snapshots.pieces import Pieces, length
 from strands_persql.snapshots.values import StoredValue, pieces_of
@@ -84,7 +84,7 @@ class ValueStore:
         """Return a value, or None if there is none.
 
         Raises:
-            StorageCorruptError: If it can't be read.
+            StorageCorruptRowError: If it can't be read.
         """
         cached = self.cache.get(key)
         if cached is not None and self.cache.clock() - cached.checked_at < self._max_staleness:
@@ -116,7 +116,7 @@ class ValueStore:
                 return StoredValue.of(row, pieces, texts).checked(asked_at)
             except ValueError as found:
                 error, last_seen = found, row["saved_by"]
-        raise StorageCorruptError(
+        raise StorageCorruptRowError(
             f"the row {(key,)!r} of {self.tables.prefix}objects can't be read: {error}; delete"
             " the value, or save it again",
             table=f"{self.tables.prefix}objects",
@@ -160,6 +160,7 @@ class ValueStore:
             yield page
             if len(page) < limit:
                 return
+            # By key, not by offset: keys that come and go meanwhile shift no page.
             first, is_later = page[-1]["key"], True
 
     # -- deleting ------------------------------------------------------------------------------
@@ -173,6 +174,7 @@ class ValueStore:
             beside: Returns statements that go with it.
         """
         pool = pool_of(key)
+        # Bound to the value that is there: a late copy must not delete one that was made anew.
         while True:
             batch = Batch()
             if origin:

@@ -94,6 +94,7 @@ class StoredValue:
             text,
             {one["part"]: int(one["size"]) for one in found},
         )
+        # Whatever went wrong below, in pieces, parts or by hand, is never taken for the value.
         if digest_of(value.data()) != value.digest:
             raise ValueError("its text is not what was stored")
         return value
@@ -111,6 +112,12 @@ class StoredValue:
     def checked(self, at: float) -> "StoredValue":
         """Return the value with the time at which it was found to be so."""
         return replace(self, checked_at=at)
+
+    def with_sizes(self, sizes: Mapping[str, int]) -> "StoredValue":
+        """Return the value with what is known of its parts' sizes: they only ever grow."""
+        known = self.part_sizes
+        grown = {part: max(size, sizes.get(part, 0)) for part, size in known.items()}
+        return replace(self, part_sizes=grown)
 
     def data(self) -> bytes:
         """Return its bytes.

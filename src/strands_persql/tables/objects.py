@@ -20,7 +20,6 @@ FIRST_PAGE_PIECES = 16
 
 _NOW = "CAST(strftime('%s', 'now') AS INTEGER)"  # unixepoch() is missing in older SQLite
 _PART = "json_extract(r.value, '$[0]')"
-_NOT_DELETED = "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :write_id)"
 _REFERS = f"r.type = 'array' AND {_PART} = p.part"
 # CROSS JOIN keeps SQLite from scanning all parts first; one damaged row must not stop the others.
 _PIECES = """{objects} AS o CROSS JOIN json_each(
@@ -94,17 +93,31 @@ def no_object(key: str) -> Precondition:
     )
 
 
-def parts_stored(pool: str, write_id: str, count: int) -> Precondition:
+def unspent(write_id: str) -> Precondition:
+    """Return the precondition that a creation was neither refused nor deleted before.
+
+    A copy of it that comes late then creates nothing.
+    """
+    return Precondition(
+        "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :unspent)", {"unspent": write_id}
+    )
+
+
+def parts_stored(pool: str, name: str, write_id: str, count: int) -> Precondition:
     """Return the precondition that as many parts are there as a write has made.
 
-    Their names begin with the write's id.
+    Args:
+        pool: Their pool.
+        name: What their names begin with.
+        write_id: The write.
+        count: How many there are.
     """
     return Precondition(
         """(
-            SELECT count(*) FROM {parts} WHERE pool = :made_pool AND part >= :made_by
-                AND part < :made_by || '/' AND write_id = :made_by
+            SELECT count(*) FROM {parts} WHERE pool = :made_pool AND part >= :made_name
+                AND part < :made_name || '/' AND write_id = :made_by
         ) = :made_count""",
-        {"made_pool": pool, "made_by": write_id, "made_count": count},
+        {"made_pool": pool, "made_name": name, "made_by": write_id, "made_count": count},
     )
 
 
@@ -272,13 +285,15 @@ def upload_part(tables: Tables, text: PartText, write_id: str) -> Statement:
     )
 
 
-def withdraw_parts(tables: Tables, pool: str, write_id: str) -> Statement:
+def withdraw_parts(tables: Tables, pool: str, name: str, write_id: str) -> Statement:
     """Delete the parts that a write has made, which was refused."""
     return tables.statement(
         """
-        DELETE FROM {parts} WHERE pool = :pool AND part >= :write_id AND part < :write_id || '/'
+        DELETE FROM {parts} WHERE pool = :pool AND part >= :name AND part < :name || '/'
+            AND write_id = :write_id
         """,
         pool=pool,
+        name=name,
         write_id=write_id,
     )
 
@@ -302,18 +317,31 @@ def extend_part(
 def create_object(
     tables: Tables, row: ObjectRow, write_id: str, precondition: Precondition
 ) -> Statement:
-    """Create a value, unless this write has done that before and the value was deleted since."""
+    """Create a value; the precondition includes that the key has none."""
     return tables.statement(
         f"""
         INSERT INTO {{objects}} (key, pool, encoding, size, digest, pieces, data, write_id,
             saved_by, created_at, updated_at)
         SELECT :key, :pool, :encoding, :size, :digest, :pieces, :data, :write_id, :write_id,
             :time, :time
-        WHERE {precondition.sql} AND {_NOT_DELETED}
+        WHERE {precondition.sql}
         """,
         **row.values,
         write_id=write_id,
         **precondition.values,
+    )
+
+
+def spend(tables: Tables, key: str, write_id: str) -> Statement:
+    """Note that a creation was refused, if it was."""
+    return tables.statement(
+        f"""
+        INSERT INTO {{deletions}} (write_id, deleted_at) SELECT :write_id, {_NOW} WHERE NOT EXISTS (
+            SELECT 1 FROM {{objects}} WHERE key = :key AND write_id = :write_id
+        ) ON CONFLICT DO NOTHING
+        """,  # noqa: S608 - nothing but constants
+        key=key,
+        write_id=write_id,
     )
 
 
