@@ -304,9 +304,7 @@ def list_multi_agents(access: Access, session_id: str) -> list[MultiAgentSummary
     return summaries
 
 
-def count_contents(
-    access: Access, session_ids: Sequence[str]
-) -> dict[str, dict[str, Contents]]:
+def count_contents(access: Access, session_ids: Sequence[str]) -> dict[str, dict[str, Contents]]:
     """Count what the messages of sessions hold, by session and agent."""
     contents: dict[str, dict[str, Contents]] = {one: {} for one in session_ids}
     for some in portions(session_ids):

@@ -4,6 +4,7 @@ Each line is a JSON object with its ``type`` first: the session's own line, thos
 multi-agents, and those of its messages in the order of agent and id.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -69,8 +70,11 @@ class SessionSink(Protocol):
     def store(self, session: SessionLines, report: "TransferReport") -> None:
         """Take a session."""
 
-    def finish(self, report: "TransferReport") -> None:
-        """Store what was taken and isn't stored yet, after the last session."""
+    def flush(self, report: "TransferReport") -> None:
+        """Store what was taken and isn't stored yet."""
+
+    def finish(self) -> None:
+        """Note that there are no more sessions."""
 
 
 class HistoryChangedError(PerSQLError):
@@ -131,32 +135,33 @@ _REPORTED_EVERY = 1_000  # messages
 def transfer(
     source: SessionSource, sink: SessionSink, progress: OnProgress | None = None
 ) -> TransferReport:
-    """Bring all sessions of a source into a sink.
+    """Bring all sessions of a source into a sink; those before an error are stored.
 
     Raises:
         HistoryChangedError: If a session's history changed each time that it was read.
         PerSQLError: As source and sink say.
     """
     report, watch = TransferReport(), _Watch(source, progress)
-    for session in source.sessions():
-        watch.begin(session.session_id)
-        _store(_Watched(session, watch), sink, report)
-        watch.end()
-    sink.finish(report)
+    try:
+        for session in source.sessions():
+            watch.begin(session.session_id)
+            with contextlib.suppress(SessionGoneError):
+                _store(_Watched(session, watch), sink, report)
+            watch.end()
+    except PerSQLError:
+        sink.flush(report)
+        raise
+    sink.flush(report)
+    sink.finish()
     return report
 
 
 def _store(session: SessionLines, sink: SessionSink, report: TransferReport) -> None:
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
+    for _ in range(_ATTEMPTS - 1):
+        with contextlib.suppress(HistoryChangedError):
             sink.store(session, report)
-        except SessionGoneError:
             return
-        except HistoryChangedError:
-            if attempt == _ATTEMPTS:
-                raise
-        else:
-            return
+    sink.store(session, report)
 
 
 class _Watch:

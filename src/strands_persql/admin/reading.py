@@ -91,20 +91,18 @@ class _Beginning:
     Attributes:
         head: The lines of the session, its agents and its multi-agents.
         agents: By agent the write that created it, its history's version, and its newest message.
-        last_agent: The last agent that has messages, or None.
+        end: Agent and id of the last message, or None where there is none.
         messages: The first page of messages.
     """
 
     head: list[Line]
     agents: dict[str, tuple[str, int, int]]
-    last_agent: str | None
+    end: tuple[str, int] | None
     messages: list[Row]
 
     def ends_with(self, row: Row) -> bool:
-        """Whether no message can be behind one; messages without an agent have no known end."""
-        if row["agent_id"] != self.last_agent or self.last_agent not in self.agents:
-            return False
-        return int(row["message_id"]) >= self.agents[self.last_agent][2]
+        """Whether there was no message behind one."""
+        return self.end is None or place_of(row) >= self.end
 
 
 class DatabaseSession:
@@ -156,13 +154,13 @@ class DatabaseSession:
         self, page: Sequence[Row], beginning: _Beginning
     ) -> tuple[list[Row], Collection[str]]:
         """Read the next page, and which agents have been created since the beginning was read."""
-        found, batch, last = self._access.found, Batch(), page[-1]
+        found, batch = self._access.found, Batch()
         states = batch.ask(archiving.read_agent_states(found, self._session_id))
         messages = batch.ask(
             archiving.read_message_lines(
                 found,
                 self._session_id,
-                after=(last["agent_id"], int(last["message_id"])),
+                after=place_of(page[-1]),
                 rows=rows_within(page),
                 size=PAGE_BYTES,
             )
@@ -180,15 +178,18 @@ class DatabaseSession:
         return answer[messages], now.keys()
 
 
+def place_of(row: Row) -> tuple[str, int]:
+    """Return a message's agent and id."""
+    return row["agent_id"], int(row["message_id"])
+
+
 def rows_within(page: Sequence[Row]) -> int:
     """Return how many rows the next page may have, given what this one's lines are like."""
     mean = 1 + sum(len(row["line"]) for row in page) // len(page)
     return max(64, min(_PAGE_ROWS, PAGE_BYTES // mean))
 
 
-def _lines_of(
-    page: Sequence[Row], beginning: _Beginning, newer: Collection[str]
-) -> Iterator[Line]:
+def _lines_of(page: Sequence[Row], beginning: _Beginning, newer: Collection[str]) -> Iterator[Line]:
     """Yield a page's messages but for those that were stored since the beginning was read."""
     agent_id, newest = None, None
     for row in page:
@@ -198,6 +199,15 @@ def _lines_of(
             newest = None if known is None else known[2]
         if agent_id not in newer and (newest is None or row["message_id"] <= newest):
             yield Line("message", row["line"])
+
+
+def read_together(access: Access, session_ids: Sequence[str]) -> dict[str, DatabaseSession]:
+    """Return sessions whose beginnings were read in one request, whether they are there or not."""
+    beginnings = _read_beginnings(access, session_ids, PAGE_BYTES // len(session_ids))
+    return {
+        one: DatabaseSession(access, one, beginning)
+        for one, beginning in zip(session_ids, beginnings, strict=True)
+    }
 
 
 def _read_beginnings(
@@ -219,8 +229,10 @@ def _beginning_of(access: Access, session_id: str, limit: int) -> list[Statement
         archiving.read_session_line(found, session_id),
         archiving.read_agent_lines(found, session_id),
         archiving.read_multi_agent_lines(found, session_id),
-        archiving.read_last_agent(found, session_id),
-        archiving.read_message_lines(found, session_id, after=_START, rows=_FIRST_PAGE_ROWS, size=limit),
+        archiving.read_last_message(found, session_id),
+        archiving.read_message_lines(
+            found, session_id, after=_START, rows=_FIRST_PAGE_ROWS, size=limit
+        ),
     ]
 
 
@@ -229,7 +241,7 @@ def _beginning(
     session: Handle,
     agents: Handle,
     multi_agents: Handle,
-    last_agent: Handle,
+    end: Handle,
     messages: Handle,
 ) -> _Beginning | None:
     row = answer.first(session)
@@ -242,5 +254,5 @@ def _beginning(
         one["agent_id"]: (one["write_id"], int(one["epoch"]), int(one["newest_id"]))
         for one in answer[agents]
     }
-    last = answer[last_agent][0]["agent_id"]
-    return _Beginning(head, known, last, answer[messages])
+    last = answer.first(end)
+    return _Beginning(head, known, None if last is None else place_of(last), answer[messages])

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
 from strands_persql.admin.access import Access
 from strands_persql.admin.lines import (
@@ -11,12 +12,13 @@ from strands_persql.admin.lines import (
     Existing,
     Kind,
     Line,
+    SessionGoneError,
     SessionLines,
     TransferReport,
     digest_of,
     is_unreadable,
 )
-from strands_persql.admin.reading import DatabaseSession
+from strands_persql.admin.reading import DatabaseSession, read_together
 from strands_persql.databases.protocol import Statement
 from strands_persql.errors import (
     AlreadyExistsError,
@@ -26,7 +28,7 @@ from strands_persql.errors import (
 )
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.runtime.ids import check_id, new_id
-from strands_persql.tables import archiving, creating, erasing, reading
+from strands_persql.tables import archiving, erasing, reading
 
 REQUEST_BYTES = 4_000_000
 """Bytes of lines that one request stores; a larger session takes several, and is staged."""
@@ -99,14 +101,14 @@ class DatabaseSink:
             TooLargeError: If no row of the database can hold one.
         """
         if sum(one.size for one in self._waiting) > REQUEST_BYTES // 2:
-            self._flush(report)
+            self.flush(report)
         pending = _Session(check_id("session", session.session_id))
         try:
             if not self._read(session.lines(), pending, report):
                 return
             self._waiting.append(pending)
             if pending.staged or len(self._waiting) == _TOGETHER:
-                self._flush(report)
+                self.flush(report)
         except BaseException:
             if pending.staged:
                 drop_staged(self._access, pending.staged_id)
@@ -123,9 +125,23 @@ class DatabaseSink:
                 self._stage(pending)
         return True
 
-    def finish(self, report: TransferReport) -> None:
+    def flush(self, report: TransferReport) -> None:
         """Store what was taken and isn't stored yet."""
-        self._flush(report)
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        found = self._find([one.session_id for one in waiting])
+        new: list[_Session] = []
+        others: list[_Session] = []
+        for session, row in zip(waiting, found, strict=True):
+            (others if row["is_there"] or row["has_rows"] else new).append(session)
+        if new:
+            self._store_all(new, report)
+        if others:
+            self._store_others(others, report)
+
+    def finish(self) -> None:
+        """Do nothing: a database has no end."""
 
     def _check_size(self, line: Line, session_id: str) -> None:
         limit = self._access.gateway.max_row_bytes
@@ -143,23 +159,22 @@ class DatabaseSink:
 
     # -- large sessions ------------------------------------------------------------------------
 
-    def _is_settled(
-        self, rest: Iterator[Line], pending: _Session, report: TransferReport
-    ) -> bool:
+    def _is_settled(self, rest: Iterator[Line], pending: _Session, report: TransferReport) -> bool:
         """Whether a large session need not be stored; the rest of its lines is read then."""
         if self._existing == "replace":
             return False
         (found,) = self._find([pending.session_id])
         if not (found["is_there"] or found["has_rows"]):
             return False
-        self._keeps(pending.session_id, chain(_lines_of(pending), rest), report)
+        ours = DatabaseSession(self._access, pending.session_id)
+        self._keeps(ours, chain(_lines_of(pending), rest), report)
         return True
 
     def _stage(self, pending: _Session) -> None:
         messages = pending.lines["message"]
         statements = [
             archiving.stage_messages(
-                self._access.tables, pending.session_id, pending.write_id, *_array(portion)
+                self._access.tables, pending.session_id, pending.write_id, **_array(portion)
             )
             for portion in _portions(messages)
         ]
@@ -170,21 +185,14 @@ class DatabaseSink:
 
     # -- sessions that are complete ------------------------------------------------------------
 
-    def _flush(self, report: TransferReport) -> None:
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        found = self._find([one.session_id for one in waiting])
-        new: list[_Session] = []
-        others: list[_Session] = []
-        for session, row in zip(waiting, found, strict=True):
-            (others if row["is_there"] or row["has_rows"] else new).append(session)
-        if new:
-            self._store_all(new, report)
-        for session in others:
+    def _store_others(self, sessions: Sequence[_Session], report: TransferReport) -> None:
+        """Store sessions whose ids are taken, where they may."""
+        there = read_together(self._access, [one.session_id for one in sessions])
+        for session in sessions:
             if session.staged and self._existing != "replace":  # it has come meanwhile
                 raise _taken(session.session_id)
-            if session.staged or not self._keeps(session.session_id, _lines_of(session), report):
+            ours = there[session.session_id]
+            if session.staged or not self._keeps(ours, _lines_of(session), report):
                 self._store_all([session], report, replaces=True)
 
     def _find(self, session_ids: list[str]) -> Sequence[dict[str, object]]:
@@ -192,15 +200,14 @@ class DatabaseSink:
         by_id = {row["session_id"]: dict(row) for row in rows}
         return [by_id[one] for one in session_ids]
 
-    def _keeps(self, session_id: str, lines: Iterable[Line], report: TransferReport) -> bool:
+    def _keeps(self, ours: SessionLines, lines: Iterable[Line], report: TransferReport) -> bool:
         """Whether what is there stays: it is the same, or is to be skipped.
 
         Raises:
             AlreadyExistsError: If it is another one, and may not be replaced.
         """
-        theirs = digest_of(lines).hex
-        ours = DatabaseSession(self._access, session_id)
-        if self._is_there(session_id) and digest_of(ours.lines()).hex == theirs:
+        session_id, theirs = ours.session_id, digest_of(lines).hex
+        if _digest_if_there(ours) == theirs:
             report.unchanged.append(session_id)
         elif self._existing == "skip":
             report.skipped.append(session_id)
@@ -209,10 +216,6 @@ class DatabaseSink:
         else:
             return False
         return True
-
-    def _is_there(self, session_id: str) -> bool:
-        statement = reading.read_creating_write(self._access.tables, "sessions", session_id)
-        return bool(self._access.rows(statement, session_id=session_id))
 
     def _store_all(
         self, sessions: Sequence[_Session], report: TransferReport, *, replaces: bool = False
@@ -245,7 +248,7 @@ class DatabaseSink:
         for kind, table in TABLES.items():
             for portion in _portions(session.lines[kind]):
                 yield archiving.store_lines(
-                    tables, table, session.session_id, session.write_id, *_array(portion)
+                    tables, table, session.session_id, session.write_id, **_array(portion)
                 )
 
     def _send(self, batch: Batch, sessions: Sequence[_Session]) -> Answer:
@@ -261,6 +264,13 @@ def _lines_of(session: _Session) -> Iterator[Line]:
             yield Line(kind, text)
 
 
+def _digest_if_there(session: SessionLines) -> str | None:
+    try:
+        return digest_of(session.lines()).hex
+    except SessionGoneError:
+        return None
+
+
 def _portions(lines: Sequence[str]) -> Iterator[Sequence[str]]:
     """Yield as many lines at a time as one statement stores."""
     first = size = 0
@@ -273,14 +283,17 @@ def _portions(lines: Sequence[str]) -> Iterator[Sequence[str]]:
         yield lines[first:]
 
 
-def _array(lines: Sequence[str]) -> tuple[str, str]:
-    """Return lines as a JSON array, and the texts that they carry in hex by that."""
+def _array(lines: Sequence[str]) -> dict[str, Any]:
+    """Return lines as a JSON array, and the texts that some carry in hex by that."""
     unreadable = {}
     for line in lines:
         if is_unreadable(Line("message", line)):
             carried = json.loads(line)["unreadable"]
             unreadable[carried] = bytes.fromhex(carried).decode(errors="replace")
-    return f"[{','.join(lines)}]", json.dumps(unreadable)
+    return {
+        "lines": f"[{','.join(lines)}]",
+        "unreadable": json.dumps(unreadable) if unreadable else None,
+    }
 
 
 def _taken(session_id: str) -> AlreadyExistsError:

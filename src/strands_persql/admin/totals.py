@@ -65,9 +65,7 @@ def measure(
     """
     totals, after, wanted = Totals(), None, starts_with if session_id is None else session_id
     while True:
-        page = list_sessions(
-            access, limit=MEASURED_TOGETHER, after=after, starts_with=wanted
-        )
+        page = list_sessions(access, limit=MEASURED_TOGETHER, after=after, starts_with=wanted)
         some = [one for one in page.items if session_id in (None, one.session_id)]
         _measure_some(access, some, totals)
         if progress is not None:

@@ -31,6 +31,7 @@ _MESSAGE_LINE = f"""json_object('type', 'message', 'agent_id', r.agent_id,
     'message_id', r.message_id, 'version', r.version, {_TIMES}, 'write_id', r.write_id,
     'turn', r.turn, 'claim', r.claim, {_CONTENT})"""
 
+
 def list_session_ids(tables: Tables, *, after: str, starts_with: str, limit: int) -> Statement:
     """Read ids of sessions in order, beyond one of them."""
     return tables.statement(
@@ -87,10 +88,13 @@ def read_multi_agent_lines(tables: Tables, session_id: str) -> Statement:
     )
 
 
-def read_last_agent(tables: Tables, session_id: str) -> Statement:
-    """Read the last agent that has messages in a session, whether it is there or not."""
+def read_last_message(tables: Tables, session_id: str) -> Statement:
+    """Read which of a session's messages is the last in the order of agent and id."""
     return tables.statement(
-        "SELECT max(agent_id) AS agent_id FROM {messages} WHERE session_id = :session_id",
+        """
+        SELECT agent_id, message_id FROM {messages} WHERE session_id = :session_id
+        ORDER BY agent_id DESC, message_id DESC LIMIT 1
+        """,
         session_id=session_id,
     )
 
@@ -130,7 +134,7 @@ def read_message_lines(
         ORDER BY r.agent_id, r.message_id
     """
     return tables.statement(
-        f"SELECT r.agent_id, r.message_id, {_MESSAGE_LINE} AS line {source}"  # noqa: S608
+        f"SELECT r.agent_id, r.message_id, {_MESSAGE_LINE} AS line {source}"
         f" LIMIT ({page_size(source)})",
         session_id=session_id,
         agent_id=after[0],
@@ -161,10 +165,9 @@ def _with(name: str, default: str) -> str:
     return f"coalesce({_field(name)}, {default})"
 
 
-_DATA = f"""CASE WHEN {_field("unreadable")} IS NULL THEN {_field("data")}
-    ELSE coalesce(json_extract(:unreadable, '$."' || {_field("unreadable")} || '"'), '') END"""
+_UNREADABLE = f"""coalesce({_field("data")},
+    json_extract(:unreadable, '$."' || {_field("unreadable")} || '"'), '')"""
 _COMMON = {
-    "data": _DATA,
     "version": _with("version", "1"),
     "created_at": _with("created_at", "''"),
     "updated_at": _with("updated_at", "''"),
@@ -189,8 +192,9 @@ _COLUMNS: dict[str, dict[str, str]] = {
 }
 
 
-def _insert(table: str, place: str, condition: str) -> str:
-    values = {**_COLUMNS[table], **_COMMON}
+def _insert(table: str, place: str, condition: str, unreadable: str | None) -> str:
+    data = _field("data") if unreadable is None else _UNREADABLE
+    values = {**_COLUMNS[table], **_COMMON, "data": data}
     return f"""
         INSERT INTO {{{table}}} (session_id, {", ".join(values)})
         SELECT {place}, {", ".join(values.values())} FROM json_each(:lines) AS l
@@ -199,7 +203,13 @@ def _insert(table: str, place: str, condition: str) -> str:
 
 
 def store_lines(
-    tables: Tables, table: str, session_id: str, write_id: str, lines: str, unreadable: str = "{}"
+    tables: Tables,
+    table: str,
+    session_id: str,
+    write_id: str,
+    *,
+    lines: str,
+    unreadable: str | None = None,
 ) -> Statement:
     """Store lines of one kind as a table's rows, unless there is such a session.
 
@@ -211,10 +221,11 @@ def store_lines(
         session_id: The session.
         write_id: The write that creates the session.
         lines: The lines, as a JSON array.
-        unreadable: What lines carry in hex, as a JSON object of texts by their hex.
+        unreadable: What some lines carry in hex, as a JSON object of texts by their hex, or None
+            where none does.
     """
     return tables.statement(
-        _insert(table, ":session_id", _IS_FREE),
+        _insert(table, ":session_id", _IS_FREE, unreadable),
         session_id=session_id,
         write_id=write_id,
         lines=lines,
@@ -228,11 +239,12 @@ def staged_id(session_id: str, write_id: str) -> str:
 
 
 def stage_messages(
-    tables: Tables, session_id: str, write_id: str, lines: str, unreadable: str = "{}"
+    tables: Tables, session_id: str, write_id: str, *, lines: str, unreadable: str | None = None
 ) -> Statement:
     """Store lines of messages where nobody reads them, once."""
+    insert = _insert("messages", ":staged_id", f"NOT {_OURS_IS_DONE}", unreadable)
     return tables.statement(
-        _insert("messages", ":staged_id", f"NOT {_OURS_IS_DONE}") + " ON CONFLICT DO NOTHING",
+        f"{insert} ON CONFLICT DO NOTHING",
         session_id=session_id,
         staged_id=staged_id(session_id, write_id),
         write_id=write_id,

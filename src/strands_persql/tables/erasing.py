@@ -53,4 +53,3 @@ def erase_session(tables: Tables, session_id: str, spared: str = "") -> list[Sta
         for table in _TABLES
     ]
     return [*remember, *delete]
-
