@@ -1,7 +1,7 @@
 """Whether one agent's messages are whole, side by side and in order: read one by one."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,27 +45,18 @@ class _Turn:
     last: int
 
 
-@dataclass(frozen=True)
-class FoundAgent:
-    """An agent's row: the write that created it, its history's version, and what it works with."""
-
-    origin: str
-    epoch: int
-    view: View
-
-
 class HistoryCheck:
     """Takes an agent's messages in order and tells what is wrong with them.
 
     Args:
         access: The database.
         key: The agent.
-        agent: The agent's row as far as it matters, or None where there is no agent.
+        view: What the agent works with.
     """
 
-    def __init__(self, access: Access, key: AgentKey, agent: FoundAgent | None) -> None:
+    def __init__(self, access: Access, key: AgentKey, view: View) -> None:
         """Begin before the first message."""
-        self._access, self._key, self._agent = access, key, agent
+        self._access, self._key, self._view = access, key, view
         self._before: _Message | None = None
         self._turns: dict[str, _Turn] = {}
         self._torn: list[tuple[int, int]] = []
@@ -229,23 +220,17 @@ class HistoryCheck:
             first,
             f"from message {first} to {last} turns stand in each other's way",
         )
-        agent = self._agent
-        if agent is None or _is_cut(agent.view, first, last):
+        if _is_cut(self._view, first, last):
             return finding
-        tables = self._access.tables
-        rows = self._access.rows(
-            checking.read_turns(self._access.found, self._key, (first, last)), **self._key.context
-        )
-        places = _side_by_side([(int(row["message_id"]), row["turn"]) for row in rows])
-        unchanged: dict[str, Any] = {"origin": agent.origin, "epoch": agent.epoch}
-        widen = repairing.widen_window(tables, self._key, first, last, **unchanged)
-        reorder = repairing.reorder_messages(tables, self._key, places, **unchanged)
-        # The next repair waits for the version that this one leaves.
-        self._agent = replace(agent, epoch=agent.epoch + 1)
+        statement = checking.read_turns(self._access.found, self._key, (first, last))
+        rows = self._access.rows(statement, **self._key.context)
+        found = [(int(row["message_id"]), row["turn"]) for row in rows]
         return replace(
             finding,
             repair="put each turn's messages side by side, a turn that ended later behind",
-            statements=(widen, *reorder),
+            statements=repairing.reorder_messages(
+                self._access.tables, self._key, found, _side_by_side(found)
+            ),
         )
 
 
@@ -316,12 +301,12 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-def _side_by_side(messages: list[tuple[int, str]]) -> dict[int, int]:
-    """Return the new ids of messages, by the old ones."""
+def _side_by_side(messages: Sequence[tuple[int, str]]) -> list[int]:
+    """Return the new id of each message."""
     last = {turn: message_id for message_id, turn in messages if turn}
-    place: Callable[[tuple[int, str]], tuple[int, int]] = lambda one: (  # noqa: E731
-        last.get(one[1], one[0]),
-        one[0],
-    )
-    ordered = [message_id for message_id, _ in sorted(messages, key=place)]
-    return dict(zip(ordered, (message_id for message_id, _ in messages), strict=True))
+    ids = [message_id for message_id, _ in messages]
+    ordered = [
+        message_id for _, message_id in sorted((last.get(turn, one), one) for one, turn in messages)
+    ]
+    new = dict(zip(ordered, ids, strict=True))
+    return [new[one] for one in ids]

@@ -7,13 +7,14 @@ from typing import Any
 
 from strands_persql.admin.access import Access
 from strands_persql.admin.catalogue import view_of
-from strands_persql.admin.check_history import FoundAgent, HistoryCheck, is_counter
+from strands_persql.admin.check_history import HistoryCheck, is_counter
 from strands_persql.admin.check_view import ViewCheck
 from strands_persql.admin.findings import Finding, FindingKind
 from strands_persql.admin.reading import place_of
 from strands_persql.databases.protocol import Statement
 from strands_persql.errors import CorruptRowError
 from strands_persql.gateway.batch import Batch, Row
+from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import archiving, checking, repairing
@@ -124,7 +125,7 @@ class _SessionCheck:
 
     def __init__(self, access: Access, session_id: str, counted: _Counted) -> None:
         self._access, self._session_id, self._counted = access, session_id, counted
-        self._agents: dict[str, FoundAgent] = {}
+        self._agents: dict[str, View] = {}
         self._views: dict[str, ViewCheck] = {}
 
     def run(
@@ -191,8 +192,7 @@ class _SessionCheck:
         yield from self._counter("agents", row["counter"], key.context)
         yield from self._counter("agents", row["epoch_counter"], key.context, "epoch")
         view, start = row["view"], row["window_start"]
-        epoch = row["epoch"] if isinstance(row["epoch"], int | float) else 0
-        self._agents[key.agent_id] = FoundAgent(row["write_id"], int(epoch), view_of(view, start))
+        self._agents[key.agent_id] = view_of(view, start)
         self._views[key.agent_id] = ViewCheck(self._access.tables, key, view, start)
         try:
             self._access.codec.read_agent(key, row["data"])
@@ -259,7 +259,7 @@ class _SessionCheck:
                     history = HistoryCheck(
                         self._access,
                         AgentKey(self._session_id, agent_id),
-                        self._agents.get(agent_id),
+                        self._agents.get(agent_id, View()),
                     )
                     yield from self._owner(agent_id, int(row["message_id"]))
                 assert history is not None

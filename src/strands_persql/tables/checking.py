@@ -51,8 +51,8 @@ def read_agent_rows(tables: Tables, session_id: str) -> Statement:
     """Read the rows of a session's agents."""
     return tables.statement(
         f"""
-        SELECT agent_id, data, {_KINDS} AS counter, version, write_id, view, window_start,
-            typeof(epoch) || ' ' || coalesce(epoch, 0) AS epoch_counter, epoch, created_at
+        SELECT agent_id, data, {_KINDS} AS counter, view, window_start,
+            typeof(epoch) || ' ' || coalesce(epoch, 0) AS epoch_counter, created_at
         FROM {{agents}} WHERE session_id = :session_id ORDER BY agent_id
         """,  # noqa: S608
         session_id=session_id,

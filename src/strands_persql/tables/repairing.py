@@ -1,7 +1,7 @@
 """Statements that repair rows: each does nothing where the row has changed since it was read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strands_persql.databases.protocol import Statement, Value
@@ -108,26 +108,44 @@ def mark_history(tables: Tables, key: AgentKey) -> Statement:
     )
 
 
-_UNCHANGED = f"""EXISTS (
-    SELECT 1 FROM {{agents}} WHERE {_OF_AGENT} AND write_id = :origin AND epoch = :epoch
-)"""  # noqa: S608
+# The messages between two ids, with their turns, as they were found.
+_UNCHANGED = f"""(
+    SELECT group_concat(message_id || ' ' || turn, ',') FROM (
+        SELECT message_id, turn FROM {{messages}}
+        WHERE {_OF_AGENT} AND message_id BETWEEN :first AND :last ORDER BY message_id
+    )
+) = :found"""  # noqa: S608
 
 
 def reorder_messages(
-    tables: Tables, key: AgentKey, places: Mapping[int, int], *, origin: str, epoch: int
+    tables: Tables, key: AgentKey, found: Sequence[tuple[int, str]], places: Sequence[int]
 ) -> list[Statement]:
-    """Give messages other ids, where the history is still the one that was found.
+    """Give messages that stand side by side other ids, where they are still those found.
+
+    A window that begins between them begins with the first of them from then on.
 
     Args:
         tables: The tables.
         key: The agent.
-        places: The new ids by the old ones; both are the same set.
-        origin: The write that created the agent.
-        epoch: The history's version.
+        found: The ids of the messages and their turns, in order.
+        places: The new id of each: the same ids in another order.
     """
-    values: dict[str, Any] = {**key.context, "origin": origin, "epoch": epoch}
+    ids = [message_id for message_id, _ in found]
+    values: dict[str, Any] = {
+        **key.context,
+        "first": ids[0],
+        "last": ids[-1],
+        "found": ",".join(f"{message_id} {turn}" for message_id, turn in found),
+    }
     # Two messages never have one id at a time: all of them move out of the way first.
     return [
+        tables.statement(
+            f"""
+            UPDATE {{agents}} SET window_start = CAST(:first AS INTEGER), version = version + 1
+            WHERE {_OF_AGENT} AND window_start > :first AND window_start <= :last AND {_UNCHANGED}
+            """,  # noqa: S608
+            **values,
+        ),
         tables.statement(
             f"""
             UPDATE {{messages}} SET message_id = -1 - k.new_id
@@ -138,43 +156,19 @@ def reorder_messages(
             WHERE {_OF_AGENT} AND message_id = k.old_id AND {_UNCHANGED}
             """,  # noqa: S608
             **values,
-            places=json.dumps(list(places.items())),
+            places=json.dumps([*zip(ids, places, strict=True)]),
         ),
         tables.statement(
             f"""
             UPDATE {{messages}} SET message_id = -1 - message_id, version = version + 1,
                 data = CASE WHEN json_valid(data)
                     THEN json_set(data, '$.message_id', -1 - message_id) ELSE data END
-            WHERE {_OF_AGENT} AND message_id < 0 AND {_UNCHANGED}
+            WHERE {_OF_AGENT} AND message_id < 0
             """,  # noqa: S608
-            **values,
+            **key.context,
         ),
-        tables.statement(
-            f"""
-            UPDATE {{agents}} SET epoch = epoch + 1
-            WHERE {_OF_AGENT} AND write_id = :origin AND epoch = :epoch
-            """,  # noqa: S608
-            **values,
-        ),
+        mark_history(tables, key),
     ]
-
-
-def widen_window(
-    tables: Tables, key: AgentKey, start: int, last: int, *, origin: str, epoch: int
-) -> Statement:
-    """Have a window that begins between two ids begin with the first of them."""
-    return tables.statement(
-        f"""
-        UPDATE {{agents}} SET window_start = CAST(:start AS INTEGER), version = version + 1
-        WHERE {_OF_AGENT} AND write_id = :origin AND epoch = :epoch
-            AND window_start > :start AND window_start <= :last
-        """,  # noqa: S608
-        **key.context,
-        start=start,
-        last=last,
-        origin=origin,
-        epoch=epoch,
-    )
 
 
 def insert_message(
