@@ -218,6 +218,21 @@ def test_a_lost_call_leaves_its_result_as_text(backend: Backend) -> None:
     assert listed(backend.repository())[:3] == ["q1", "1", "done"]
 
 
+def test_a_result_that_is_there_twice_goes_once(backend: Backend) -> None:
+    """A result that was stored a second time, away from its call, is deleted there."""
+    turns(backend, "q1", "q2")
+    before = listed(backend.repository())
+    backend.raw(
+        "INSERT INTO strands_messages (session_id, agent_id, message_id, data, turn) SELECT"
+        " session_id, agent_id, 8, json_set(data, '$.message_id', 8), 'x' FROM strands_messages"
+        " WHERE message_id = 2"
+    )
+
+    assert kinds(found(backend)) == [("doubled", 8)]
+    assert repaired(backend) == []
+    assert listed(backend.repository()) == before
+
+
 def test_turns_that_stand_in_each_others_way_are_put_apart(backend: Backend) -> None:
     """Each turn's messages come to stand side by side, a turn that ended later behind."""
     turns(backend, "q1", "q2", "q3")

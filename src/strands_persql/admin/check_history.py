@@ -60,6 +60,7 @@ class HistoryCheck:
         self._before: _Message | None = None
         self._turns: dict[str, _Turn] = {}
         self._torn: list[tuple[int, int]] = []
+        self._answered: set[str] = set()
 
     def message(self, row: Row) -> Iterator[Finding]:
         """Take the next message."""
@@ -147,12 +148,25 @@ class HistoryCheck:
             return
         lost = [one for one in results if one not in before.calls]
         if lost:
-            yield self._lost_call(row, record, lost)
+            yield self._without_call(row, record, lost)
+        self._answered.update(results)
         missing = [one for one in before.calls if one not in results]
         if missing and before.turn == turn != "":
             yield self._lost_result(before, record.message_id, missing, is_whole=not results)
 
-    def _lost_call(self, row: Row, record: SessionMessage, lost: list[str]) -> Finding:
+    def _without_call(self, row: Row, record: SessionMessage, lost: list[str]) -> Finding:
+        blocks = record.to_message()["content"]
+        if len(lost) == len(blocks) and self._answered.issuperset(lost):
+            delete = repairing.delete_row(
+                self._access.tables, "messages", self._row_key(record.message_id), row["data"]
+            )
+            return replace(
+                self._finding(
+                    "doubled", record.message_id, f"the result {lost[0]!r} is there already"
+                ),
+                repair="delete the second one",
+                statements=(delete, self._mark()),
+            )
         finding = self._finding(
             "hole",
             record.message_id,

@@ -11,6 +11,7 @@ from strands_persql.gateway.batch import Batch
 
 FindingKind: TypeAlias = Literal[
     "counter",
+    "doubled",
     "hole",
     "interleaved_turn",
     "misnumbered",
