@@ -8,7 +8,7 @@ from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters, Stats
-from strands_persql.tables import migrations
+from strands_persql.tables import found, migrations
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.found import FoundTables
 from strands_persql.tables.tables import Tables
@@ -55,7 +55,11 @@ class Access:
     def missing(self) -> list[str]:
         """Return the SQL that the tables need to be as this version has them."""
         batch = Batch(*migrations.describe(self.tables))
-        return migrations.changes(self.tables, self.gateway.run(batch).results)
+        indexes = batch.ask(found.list_indexes(self.tables))
+        answer = self.run(batch)
+        have = {f"CREATE INDEX IF NOT EXISTS {row['name']} " for row in answer[indexes]}
+        changes = migrations.changes(self.tables, answer.results[:indexes])
+        return [sql for sql in changes if not any(sql.startswith(one) for one in have)]
 
     def setup(self) -> None:
         """Create the tables that aren't there, and bring older ones up to date.

@@ -37,7 +37,7 @@ def list_session_ids(tables: Tables, *, after: str, starts_with: str, limit: int
     return tables.statement(
         """
         SELECT session_id FROM {sessions} WHERE session_id > :after AND session_id >= :starts_with
-            AND session_id < :starts_with || CAST(x'f48fbfbf' AS TEXT)
+            AND session_id < :starts_with || CAST(x'ff' AS TEXT)
             AND substr(session_id, 1, length(:starts_with)) = :starts_with
         ORDER BY session_id LIMIT CAST(:limit AS INTEGER)
         """,

@@ -32,12 +32,12 @@ _SESSION = f"""
 
 def list_sessions(tables: Tables, *, after: str, starts_with: str, limit: int) -> Statement:
     """Read what is known of sessions, in the order of their ids, beyond one of them."""
-    # The bound ends the scan where ids no longer begin so; the comparison is what counts.
+    # The bound, beyond every text, ends the scan where ids no longer begin so.
     return tables.statement(
         f"""
         SELECT {_SESSION} FROM {{sessions}} AS s
         WHERE s.session_id > :after AND s.session_id >= :starts_with
-            AND s.session_id < :starts_with || CAST(x'f48fbfbf' AS TEXT)
+            AND s.session_id < :starts_with || CAST(x'ff' AS TEXT)
             AND substr(s.session_id, 1, length(:starts_with)) = :starts_with
         ORDER BY s.session_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608

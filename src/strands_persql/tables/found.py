@@ -46,6 +46,14 @@ class FoundTables(Tables):
         return super().statement(template, **values)
 
 
+def list_indexes(tables: Tables) -> Statement:
+    """Read the names of the indexes that upgrades have made."""
+    names = [f"{tables.prefix}{name}_by_key" for name in KEYS]
+    marks = ", ".join("?" * len(names))
+    sql = f"SELECT name FROM sqlite_master WHERE type = 'index' AND name IN ({marks})"  # noqa: S608
+    return {"sql": sql, "params": names}
+
+
 def _stand_in(table: str, name: str, found: set[str]) -> str:
     """Return the query that reads a table as if it had all columns."""
     default = {one: kind.partition(" DEFAULT ")[2] or "NULL" for one, kind in columns(name).items()}
