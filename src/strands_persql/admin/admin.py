@@ -368,13 +368,18 @@ class SessionAdmin:
         """
         return findings.repair(self._access, found)
 
-    def erase(self, session_id: str) -> Erasure:
+    def erase(self, session_id: str, *, purge: bool = True) -> Erasure:
         """Delete all that there is of a session, and purge a local file of what it leaves.
 
         The file is written anew, so this takes as long as the file is large. Caches of other
         processes hold the session until they look.
 
+        Args:
+            session_id: The session.
+            purge: Whether to purge the file. Without it, pages that are free now may hold what
+                was in them.
+
         Returns:
             What was there.
         """
-        return erasure.erase(self._access, session_id)
+        return erasure.erase(self._access, session_id, purge=purge)

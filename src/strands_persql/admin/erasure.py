@@ -22,8 +22,8 @@ class Erasure:
         bytes: The size of their JSON.
         staged: Messages that interrupted imports had left of it.
         is_purged: Whether the files hold nothing of it either. False if another process kept
-            them busy: erase again. None where the database is hosted: its pages are its service's
-            to overwrite.
+            them busy: erase again. None where that wasn't asked for, or the database is hosted: its
+            pages are its service's to overwrite.
     """
 
     session_id: str
@@ -38,7 +38,7 @@ class Erasure:
         return any(self.rows.values()) or self.staged > 0
 
 
-def erase(access: Access, session_id: str) -> Erasure:
+def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
     """Delete all that there is of a session, and purge a local file of what it leaves.
 
     Writers that still work with it get a `NotFoundError` and write nothing. Caches of other
@@ -47,6 +47,7 @@ def erase(access: Access, session_id: str) -> Erasure:
     Args:
         access: The database.
         session_id: The session.
+        purge: Whether to purge the file.
 
     Returns:
         What was there; nothing where there was no such session.
@@ -63,7 +64,7 @@ def erase(access: Access, session_id: str) -> Erasure:
         {row["name"]: int(row["n"]) for row in rows},
         sum(int(row["bytes"] or 0) for row in rows),
         staged,
-        _purge(access),
+        _purge(access) if purge else None,
     )
 
 

@@ -1,0 +1,5 @@
+"""``python -m strands_persql`` is ``strands-persql``."""
+
+from strands_persql.cli import main
+
+main()
