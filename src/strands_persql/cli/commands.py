@@ -3,15 +3,14 @@
 import functools
 import inspect
 import sqlite3
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from strands_persql.cli.connection import Place
-from strands_persql.cli.output import EXISTS, FAILED, NOT_FOUND, Output
+from strands_persql.cli.connection import Place, WrongUsageError
+from strands_persql.cli.output import EXISTS, FAILED, NOT_FOUND, USAGE, Output
 from strands_persql.errors import AlreadyExistsError, NotFoundError, PerSQLError
 
 _LOCAL = typer.Option("--local", "-l", metavar="FILE", help="An SQLite file.", show_default=False)
@@ -76,9 +75,10 @@ def _guarded(output: Output, call: Callable[[], None]) -> None:
     """Run a command; errors become a sentence and an exit code."""
     try:
         call()
-    except BrokenPipeError:  # whoever read has seen enough
-        sys.stderr.close()
-        raise typer.Exit(FAILED) from None
+    except BrokenPipeError:  # whoever reads has seen enough
+        output.discard()
+    except WrongUsageError as error:
+        raise output.fail(error, USAGE) from error
     except NotFoundError as error:
         raise output.fail(error, NOT_FOUND) from error
     except AlreadyExistsError as error:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import typer
-
 from strands_persql.admin import SessionAdmin
 from strands_persql.databases.local import LocalDatabase
 from strands_persql.databases.protocol import Database
@@ -16,6 +14,10 @@ from strands_persql.errors import DatabaseOpenError
 
 TOKEN, DATABASE, API_URL = "PERSQL_TOKEN", "PERSQL_DATABASE", "PERSQL_API_URL"
 _DEFAULT_API_URL = "https://api.persql.com"
+
+
+class WrongUsageError(Exception):
+    """Arguments or an environment that name nothing to do."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +38,15 @@ class Place:
         """Return the place, with the environment's database where none was given.
 
         Raises:
-            typer.BadParameter: If there is none, or two.
+            WrongUsageError: If there is none, or two.
         """
         if self.local is not None and self.database is not None:
-            raise typer.BadParameter("give --local or --database, not both")
+            raise WrongUsageError("give --local or --database, not both")
         if self.local is not None or self.database is not None:
             return self
         named = os.environ.get(DATABASE)
         if not named:
-            raise typer.BadParameter(
+            raise WrongUsageError(
                 f"say where the sessions are: --local FILE, --database NS/DB, or {DATABASE} in the"
                 " environment"
             )
@@ -59,7 +61,7 @@ class Place:
 
         Raises:
             DatabaseOpenError: If it can't be opened.
-            typer.BadParameter: If the environment has no token.
+            WrongUsageError: If the environment has no token.
         """
         with contextlib.ExitStack() as stack:
             database: Database
@@ -72,7 +74,7 @@ class Place:
             else:
                 token = os.environ.get(TOKEN)
                 if not token:
-                    raise typer.BadParameter(
+                    raise WrongUsageError(
                         f"a hosted database takes a token: set {TOKEN} in the environment"
                     )
                 address = os.environ.get(API_URL) or _DEFAULT_API_URL

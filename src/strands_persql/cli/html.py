@@ -16,6 +16,7 @@ from strands_persql.admin.transcript import token_usage
 from strands_persql.cli.parts import Part, Said, blocks_of, media_of, role_of
 from strands_persql.cli.wording import as_json, counted, moment, printable
 
+_LINE = 72  # characters
 _SHOWN_IMAGES = {"png", "jpeg", "gif", "webp"}
 
 STYLE = """
@@ -37,11 +38,16 @@ header p, .note, .turn { color: var(--faint); font-size: .875rem; margin: .25rem
 article { margin: .75rem 0; padding: .5rem .75rem; border-radius: .5rem; }
 article.user { background: var(--user); }
 article.behind { opacity: .65; }
+article h1, article h2, article h3, h3 { font-size: 1.05rem; margin: .75rem 0 .25rem; }
+article p, article ul, article ol { margin: .35rem 0; }
 .role { font-weight: 600; font-size: .875rem; }
 .role small { color: var(--faint); font-weight: 400; }
 .call { background: var(--call); border-radius: .375rem; padding: .5rem .75rem; margin: .5rem 0; }
 .bad { color: var(--bad); } .reasoning { color: var(--faint); font-style: italic; }
 pre, code { font: .875em/1.45 ui-monospace, monospace; }
+pre code { font-size: inherit; }
+article pre { background: var(--call); border-radius: .375rem; padding: .5rem .75rem; }
+article .call pre { padding: 0; }
 pre { white-space: pre-wrap; margin: .5rem 0; max-height: 24rem; overflow: auto; }
 img { max-width: 100%; height: auto; } a { color: var(--link); }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
@@ -175,7 +181,7 @@ def _part(part: Part) -> str:
 
 
 def _call(part: Part) -> str:
-    arguments = "" if part.value in (None, {}) else as_json(part.value, indent=2)
+    arguments = "" if part.value in (None, {}) else _short_json(part.value)
     shown = f"<pre>{_text(arguments)}</pre>" if arguments else ""
     if not part.is_answered:
         results = '<p class="view">has no result</p>'
@@ -186,6 +192,12 @@ def _call(part: Part) -> str:
         f'<div class="call"><div><span class="note">calls</span> <code>{_text(part.name)}</code>'
         f"</div>{shown}<div{bad}>{results}</div></div>"
     )
+
+
+def _short_json(value: Any) -> str:
+    """Return JSON on one line where it has room there."""
+    line = as_json(value)
+    return line if len(line) <= _LINE else as_json(value, indent=2)
 
 
 def _result(part: Part) -> str:

@@ -55,9 +55,7 @@ def setup(
             typer.echo(f"{sql};")
     else:
         done = counted(len(missing), "statement") + " run" if missing else "nothing was missing"
-        output.console.print(
-            f"The tables {where.prefix}* in {where} are as they should be: {done}."
-        )
+        output.say(f"The tables {where.prefix}* in {where} are as they should be: {done}.")
 
 
 def check(
@@ -99,7 +97,7 @@ def check(
             }
         )
     elif repaired:
-        output.console.print(
+        output.say(
             f"{counted(repaired, 'repair')} done;"
             f" {counted(len(left), 'thing') + ' left' if left else 'nothing is left'}."
         )
@@ -181,13 +179,13 @@ def _tell(output: Output, erased: Erasure, *, purges: bool) -> None:
         for table, count in erased.rows.items()
         if table != "sessions" and count
     )
-    output.console.print(f"{name} is gone, with {rows or 'nothing in it'}: {size(erased.bytes)}.")
+    output.say(f"{name} is gone, with {rows or 'nothing in it'}: {size(erased.bytes)}.")
     if purges and erased.is_purged is None:
-        output.console.print(
+        output.say(
             "Its service overwrites its pages in its own time: nothing more can be done from here."
         )
     elif purges and not erased.is_purged:
-        output.console.print(
+        output.say(
             "Another process keeps the file busy, so that what was erased may still be in it: run"
             " this again."
         )

@@ -11,7 +11,7 @@ import typer
 from strands_persql.admin import TransferReport
 from strands_persql.admin.lines import Existing
 from strands_persql.cli.commands import command
-from strands_persql.cli.connection import Place
+from strands_persql.cli.connection import Place, WrongUsageError
 from strands_persql.cli.output import Output
 from strands_persql.cli.wording import counted, one_line
 
@@ -126,7 +126,7 @@ def import_(
         output.confirm(f"Replace sessions in {where} that aren't the same as in {source}?")
     taken: Existing = existing.value
     if sessions and not source.is_dir():
-        raise typer.BadParameter("--session chooses from a folder; an archive is taken whole")
+        raise WrongUsageError("--session chooses from a folder; an archive is taken whole")
     with where.open(creates=True) as admin, output.progress("importing") as tell:
         if source.is_dir():
             report = admin.import_directory(source, sessions or None, existing=taken, progress=tell)
@@ -168,7 +168,7 @@ def migrate(
     if from_local is None and from_database is None:
         source = Place(where.local, where.database, from_prefix)
     if source.chosen() == where:
-        raise typer.BadParameter("that copies the tables onto themselves: give another --prefix")
+        raise WrongUsageError("that copies the tables onto themselves: give another --prefix")
     if existing is Taken.REPLACE:
         output.confirm(f"Replace sessions in {where} that aren't the same?")
     with (
@@ -190,9 +190,10 @@ def _report(output: Output, report: TransferReport, where: str) -> None:
     if output.json:
         output.document(asdict(report))
         return
-    lines = [
-        f"{counted(report.sessions, 'session')} with {counted(report.messages, 'message')} {where}"
-    ]
+    lines = []
+    if report.sessions or not report.unchanged:
+        messages = counted(report.messages, "message")
+        lines.append(f"{counted(report.sessions, 'session')} with {messages} {where}")
     if report.replaced:
         lines.append(
             f"{counted(len(report.replaced), 'session')} replaced: {_some(report.replaced)}"
@@ -212,7 +213,7 @@ def _report(output: Output, report: TransferReport, where: str) -> None:
             f"{counted(len(agents), 'agent')} with messages in another order: {_some(agents)}"
         )
     for line in lines:
-        output.console.print(line)
+        output.say(line)
 
 
 def _some(names: list[str]) -> str:

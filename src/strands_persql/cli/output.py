@@ -15,7 +15,7 @@ from rich.text import Text
 
 from strands_persql.admin import CheckProgress
 from strands_persql.admin import Progress as Moved
-from strands_persql.cli.wording import as_json, counted, one_line
+from strands_persql.cli.wording import as_json, counted, one_line, printable
 
 FAILED, USAGE, NOT_FOUND, FOUND_DAMAGE, EXISTS = 1, 2, 3, 4, 5
 """Exit codes; 0 is success, and 130 an interrupt from the keyboard."""
@@ -46,7 +46,7 @@ class Output:
     def note(self, text: str) -> None:
         """Tell a person something that isn't a part of the output."""
         if not self.json:
-            self.errors.print(Text(text))
+            self.errors.print(Text(text), soft_wrap=True)
 
     def confirm(self, question: str) -> None:
         """Ask before something is destroyed.
@@ -57,11 +57,16 @@ class Output:
         if self._yes:
             return
         if not sys.stdin.isatty() or self.json:
-            self.errors.print(Text(f"{question} Nobody can be asked here: give --yes."))
+            text = f"{question} Nobody can be asked here: give --yes."
+            self.errors.print(Text(text), soft_wrap=True)
             raise typer.Exit(USAGE)
         if not typer.confirm(question, err=True):
             self.errors.print("Nothing was changed.")
             raise typer.Exit(FAILED)
+
+    def say(self, text: str) -> None:
+        """Print a sentence, however long, as one line."""
+        self.console.print(Text(text), soft_wrap=True)
 
     @contextlib.contextmanager
     def pages(self) -> Iterator[Console]:
@@ -77,7 +82,7 @@ class Output:
         assert pager.stdin is not None
         try:
             with contextlib.suppress(BrokenPipeError):
-                yield Console(
+                yield _Console(
                     file=pager.stdin,
                     force_terminal=True,
                     width=self.console.width,
@@ -111,17 +116,30 @@ class Output:
 
             yield tell
 
+    def discard(self) -> None:
+        """Print nothing more, for nobody reads it: not even what Python still holds."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
     def fail(self, error: BaseException, code: int) -> typer.Exit:
         """Print an error, and return what ends the command."""
         if self.json:
             self.document({"error": {"type": type(error).__name__, "message": str(error)}})
         else:
-            self.errors.print(Text(f"{type(error).__name__}: {error}", style="red"))
+            text = printable(f"error: {error}")
+            self.errors.print(Text(text, style="red"), soft_wrap=True)
         return typer.Exit(code)
 
 
 def _console(stream: IO[str]) -> Console:
-    return Console(file=stream, highlight=False, markup=False)
+    return _Console(file=stream, highlight=False, markup=False)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, which may have more to do than to print."""
+        raise BrokenPipeError
 
 
 def _pager() -> str | None:

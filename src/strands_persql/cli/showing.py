@@ -16,7 +16,7 @@ from strands.types.session import encode_bytes_values
 from strands_persql.admin import AgentSummary, SessionAdmin, TranscriptEntry
 from strands_persql.cli import html, terminal
 from strands_persql.cli.commands import command
-from strands_persql.cli.connection import Place
+from strands_persql.cli.connection import Place, WrongUsageError
 from strands_persql.cli.looking import agent_document
 from strands_persql.cli.output import Output
 from strands_persql.cli.parts import tell
@@ -180,9 +180,7 @@ def _write_page(shown: _Shown, path: Path, *, is_whole: bool) -> None:
 def _follow(shown: _Shown, output: Output, interval: float) -> None:
     if len(shown.agents) != 1:
         names = ", ".join(one_line(one.agent_id) for one in shown.agents)
-        raise typer.BadParameter(
-            f"choose whom to follow with --agent: {names or 'nobody is there'}"
-        )
+        raise WrongUsageError(f"choose whom to follow with --agent: {names or 'nobody is there'}")
     (agent,) = shown.agents
     if not output.json:
         output.console.print(terminal.agent_heading(shown.session_id, agent))
