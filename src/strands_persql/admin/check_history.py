@@ -170,7 +170,7 @@ class HistoryCheck:
         finding = self._finding(
             "hole",
             record.message_id,
-            f"the call that the result {lost[0]!r} is of is lost",
+            f"the call of the result {lost[0]!r} is lost",
         )
         rewritten = to_json(fields_of(_without_results(record, lost)), "message")
         return replace(

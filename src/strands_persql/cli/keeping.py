@@ -9,6 +9,7 @@ from rich.text import Text
 from strands_persql.admin import Erasure, Finding, SessionAdmin
 from strands_persql.cli.commands import command
 from strands_persql.cli.connection import Place
+from strands_persql.cli.markdown import Indented
 from strands_persql.cli.output import FOUND_DAMAGE, NOT_FOUND, Output
 from strands_persql.cli.wording import counted, one_line, size
 from strands_persql.errors import SchemaError
@@ -124,9 +125,9 @@ def _print(output: Output, found: list[Finding], *, repair: bool) -> None:
         if one.message_id is not None:
             place += f" / message {one.message_id}"
         console.print(Text.assemble((place, "bold"), f"  {one.kind.replace('_', ' ')}"))
-        console.print(Text(f"  {one_line(one.what)}"))
+        console.print(Indented(Text(one_line(one.what)), 2))
         if one.repair is not None:
-            console.print(Text(f"  repair: {one_line(one.repair)}", style="green"))
+            console.print(Indented(Text(f"repair: {one_line(one.repair)}", style="green"), 2))
     if found and not repair:
         repairs = sum(one.repair is not None for one in found)
         hint = f"; --repair does {counted(repairs, 'repair')}" if repairs else ""
