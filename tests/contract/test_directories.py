@@ -129,7 +129,6 @@ def test_numbers_and_names_of_all_kinds_come_back(backend: Backend, tmp_path: Pa
         "nan": math.nan,
         "tiny": 5e-324,
         "large": 2**70,
-        "bytes": [b"\x00\xff"],
         "ours": {"__persql__": "float", "data": "nan"},
     }
     manager.create_agent("s ö'\"", session_agent(**state))
