@@ -40,6 +40,18 @@ def test_sessions_are_listed_page_by_page(backend: Backend) -> None:
     assert backend.database.round_trips == 1 + 3  # the tables are looked at once
 
 
+def test_tables_that_come_later_are_seen(backend: Backend) -> None:
+    """A keeper that has looked before there were tables, or at old ones, sees what comes."""
+    looked = keeper(backend)
+    assert looked.list_sessions().items == []
+    old(backend, "primary keys", "zero")
+    assert looked.transcript("s", "a").items[0].turn == ""
+
+    backend.agent(["hi"])("hello")
+
+    assert [one.turn != "" for one in looked.transcript("s", "a").items] == [False, True, True]
+
+
 def test_a_prefix_narrows_the_list(backend: Backend) -> None:
     """Only ids that begin as asked are listed, whatever letters they have."""
     for name in ("ada", "ada-1", "ada%", "ada\U0010ffff", "adb", "ÅDA", "a_a"):

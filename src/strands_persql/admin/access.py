@@ -46,11 +46,16 @@ class Access:
 
     @property
     def found(self) -> FoundTables:
-        """The tables as they are, asked for once until `setup`."""
+        """The tables as they were when an operation began."""
         if self._found is None:
             batch = Batch(*migrations.describe(self.tables))
             self._found = FoundTables(self.tables.prefix, self.gateway.run(batch).results)
         return self._found
+
+    def begin(self) -> None:
+        """Begin an operation: tables that weren't complete are looked at anew."""
+        if self._found is not None and not self._found.are_current:
+            self._found = None
 
     def missing(self) -> list[str]:
         """Return the SQL that the tables need to be as this version has them."""

@@ -61,12 +61,18 @@ class SessionAdmin:
         retry: RetryPolicy | None = None,
     ) -> None:
         """Initialize without asking the database for anything."""
-        self._access = Access(database, table_prefix, retry)
+        self._tables = Access(database, table_prefix, retry)
 
     def __repr__(self) -> str:
         """Name the database and the tables."""
-        access = self._access
-        return f"SessionAdmin({access.database!r}, table_prefix={access.tables.prefix!r})"
+        tables = self._tables
+        return f"SessionAdmin({tables.database!r}, table_prefix={tables.tables.prefix!r})"
+
+    @property
+    def _access(self) -> Access:
+        """The database, for an operation that begins."""
+        self._tables.begin()
+        return self._tables
 
     def stats(self) -> Stats:
         """Return what has been counted since this object was made."""
