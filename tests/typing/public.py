@@ -21,12 +21,21 @@ from strands_persql import (
     SessionCache,
     Stats,
 )
+from strands_persql.admin import Page, SessionAdmin, SessionSummary, TransferReport
 from strands_persql.databases.protocol import Result
 from strands_persql.testing import CountingDatabase, FaultyDatabase, Redact, ScriptedModel, ToolCall
 
 
 class MyManager(PerSQLSessionManager):
     """A user's own."""
+
+
+def administration(database: Database) -> None:
+    """Sessions can be found and moved, wherever they are."""
+    admin = SessionAdmin(database, table_prefix="strands_")
+    assert_type(admin.list_sessions(order="activity"), Page[SessionSummary])
+    assert_type(admin.export_archive("all.jsonl", {"s"}, resume=True), TransferReport)
+    admin.import_archive("all.jsonl", existing="skip")
 
 
 def databases(client: RestClient) -> None:

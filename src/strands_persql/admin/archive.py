@@ -52,6 +52,7 @@ class ArchiveSink:
 
     def store(self, session: SessionLines, report: TransferReport) -> None:
         """Write a session."""
+        # A pipe takes nothing back, so a session is written once all of it has been read.
         digest, unreadable = Digest(), 0
         with tempfile.SpooledTemporaryFile(_SPOOLED) as spool:
             for some in _portions(session.lines()):
@@ -134,7 +135,8 @@ class ArchiveSource:
     def next_line_of_session(self) -> tuple[Line | None, Any]:
         """Return the next line of a session, or what ends it."""
         text = self._next_line()
-        if text.startswith(_MESSAGE):  # as a rule: the database looks at the rest of it
+        # Messages are most of the lines: the database takes them apart, and notices what is wrong.
+        if text.startswith(_MESSAGE):
             return Line("message", text), None
         kind, value = self._kind_of(text)
         if kind == "end_of_session":

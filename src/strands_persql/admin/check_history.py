@@ -144,7 +144,7 @@ class HistoryCheck:
         self, row: Row, record: SessionMessage, turn: str, results: tuple[str, ...]
     ) -> Iterator[Finding]:
         before = self._before or _Message(-1, "", ())
-        if before.calls is None:
+        if before.calls is None:  # nobody knows what it has called
             return
         lost = [one for one in results if one not in before.calls]
         if lost:
@@ -219,6 +219,7 @@ class HistoryCheck:
             return
         if before is not None and before.turn != turn:
             self._torn.append((known.first, message_id))
+        # A turn moves as a whole, so its ids stay side by side; a lost result is told by its call.
         elif message_id > known.last + 1 and not (before and before.calls):
             yield self._finding(
                 "hole",

@@ -53,7 +53,7 @@ def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
         What was there; nothing where there was no such session.
     """
     check_id("session", session_id)
-    access.setup()
+    access.setup()  # late copies of creations are remembered in a table that 0.1 hasn't
     batch = Batch()
     counted = batch.ask(erasing.count_rows(access.tables, session_id))
     batch.run(*erasing.erase_session(access.tables, session_id))

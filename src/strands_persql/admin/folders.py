@@ -203,6 +203,7 @@ def _arrange(agent: _Agent) -> bool:
     if not isinstance(manager, dict) or "removed_message_count" not in manager:
         return False
     items = items_of(agent.view, agent.ids)
+    # Strands puts the summary first by itself: it must not be there a second time.
     summary = manager.get("summary_message")
     if summary:
         if items and isinstance(items[0], str) and _is_same(decoded_text(items[0]), summary):
@@ -213,6 +214,7 @@ def _arrange(agent: _Agent) -> bool:
     if items == agent.ids[max(removed, 0) :]:
         manager["removed_message_count"] = removed
         return False
+    # No count says this: what the agent doesn't work with goes first, in its order.
     shown = {one for one in items if not isinstance(one, str)}
     behind = [one for one in agent.ids if one not in shown]
     manager["removed_message_count"] = len(behind)

@@ -157,6 +157,7 @@ def transfer(
 
 
 def _store(session: SessionLines, sink: SessionSink, report: TransferReport) -> None:
+    # A sink leaves nothing of a session that it could not read to its end.
     for _ in range(_ATTEMPTS - 1):
         with contextlib.suppress(HistoryChangedError):
             sink.store(session, report)

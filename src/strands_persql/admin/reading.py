@@ -197,6 +197,7 @@ def _lines_of(page: Sequence[Row], beginning: _Beginning, newer: Collection[str]
             agent_id = row["agent_id"]
             known = beginning.agents.get(agent_id)
             newest = None if known is None else known[2]
+        # Messages of no agent at all are nobody's to append to: they are part of the session.
         if agent_id not in newer and (newest is None or row["message_id"] <= newest):
             yield Line("message", row["line"])
 

@@ -161,7 +161,7 @@ class DatabaseSink:
 
     def _is_settled(self, rest: Iterator[Line], pending: _Session, report: TransferReport) -> bool:
         """Whether a large session need not be stored; the rest of its lines is read then."""
-        if self._existing == "replace":
+        if self._existing == "replace":  # to compare would use up lines that come only once
             return False
         (found,) = self._find([pending.session_id])
         if not (found["is_there"] or found["has_rows"]):
@@ -178,7 +178,7 @@ class DatabaseSink:
             )
             for portion in _portions(messages)
         ]
-        pending.staged += len(messages)
+        pending.staged += len(messages)  # before they are sent: an answer may be lost
         self._send(Batch(*statements), [pending])
         pending.size = 0
         messages.clear()

@@ -50,6 +50,7 @@ def command(app: typer.Typer, name: str, *, asks: bool = False) -> Callable[[Com
     options = _ASKING if asks else _COMMON
 
     def register(function: Command) -> Command:
+        # Typer reads a command's options from its signature.
         own = list(inspect.signature(function).parameters.values())[2:]
         common = [
             inspect.Parameter(one, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)

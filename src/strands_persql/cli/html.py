@@ -59,6 +59,7 @@ blockquote { margin: .5rem 0; padding-left: .75rem; border-left: 3px solid var(-
 
 
 def _policy() -> str:
+    # The style's own digest: no other style applies, whatever finds its way into the page.
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     return f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'"
 

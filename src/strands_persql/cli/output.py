@@ -75,6 +75,7 @@ class Output:
         if command is None or not self.console.is_terminal:
             yield self.console
             return
+        # As git does: end where it fits the screen, keep colors, leave the text behind.
         environment = {"LESS": "FRX", **os.environ}
         pager = subprocess.Popen(  # noqa: S602 - the user's own setting, as other programs use it
             command, shell=True, stdin=subprocess.PIPE, text=True, env=environment

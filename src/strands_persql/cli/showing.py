@@ -145,6 +145,7 @@ def _print(shown: _Shown, console: Console, *, is_whole: bool) -> None:
 
 def _print_json(shown: _Shown) -> None:
     """Print a document as its messages are read, however many there are."""
+    # Piece by piece: the whole document may be larger than memory.
     write = sys.stdout.write
     write(f'{{"session_id": {as_json(shown.session_id)}, "agents": [')
     for number, agent in enumerate(shown.agents):
