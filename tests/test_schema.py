@@ -2,9 +2,9 @@
 
 import pytest
 from strands import Agent
-from strands_persql.tables.schema import Schema
 
 from strands_persql import LocalDatabase, PerSQLSessionManager, PerSQLSessionRepository
+from strands_persql.tables.schema import Schema
 from strands_persql.testing import CountingDatabase, ScriptedModel, ToolCall
 
 
