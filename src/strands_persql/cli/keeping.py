@@ -55,8 +55,8 @@ def setup(
         for sql in missing:
             typer.echo(f"{sql};")
     else:
-        done = counted(len(missing), "statement") + " run" if missing else "nothing was missing"
-        output.say(f"The tables {where.prefix}* in {where} are as they should be: {done}.")
+        done = "were made or brought up to date" if missing else "are as they should be"
+        output.say(f"The tables {where.prefix}* in {where} {done}.")
 
 
 def check(
