@@ -131,7 +131,7 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml
 	@echo "installing strands-persql into $(VENV)"
-	@$(PIP) -e . $(WITH)
+	@$(PIP) -e '.[cli]' $(WITH)
 	@touch $@
 
 $(VENV)/.developing: $(VENV)/.made pyproject.toml

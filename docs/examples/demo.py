@@ -6,14 +6,14 @@ conversation that it is given. A real model answers only where STRANDS_PERSQL_DE
 provider (anthropic, bedrock or openai); it then takes that provider's key, and costs money.
 """
 
-import importlib
+import contextlib
+import importlib.util
 import json
 import logging
 import os
 import re
 import subprocess
 import sys
-import tempfile
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -223,6 +223,18 @@ def count_turns(turns: list[str], messages: list[dict[str, Any]]) -> str:
     return f"{len(last)}, {mixed}: {cut}"
 
 
+def suggest(path: str) -> None:
+    """Name two commands that show more of what was made, where they are installed."""
+    program = Path(sys.executable).with_name("strands-persql")
+    if not program.exists() or importlib.util.find_spec("typer") is None:
+        return
+    with contextlib.suppress(ValueError):
+        program = program.relative_to(Path.cwd())
+    print("\nLook at it:")
+    print(f"  {program} show {SESSION} --local {path}")
+    print(f"  {program} stats --local {path}")
+
+
 def in_words(block: dict[str, Any]) -> str:
     """Return a part of a message as a line of text."""
     if "toolUse" in block:
@@ -236,5 +248,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         talk(sys.argv[1], sys.argv[2:])
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            main(str(Path(folder) / "agents.db"))
+        for name in ("demo.db", "demo.db-wal", "demo.db-shm"):
+            Path(name).unlink(missing_ok=True)
+        main("demo.db")
+        suggest("demo.db")

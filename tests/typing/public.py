@@ -31,6 +31,7 @@ from strands_persql import (
     Value,
     session_from_snapshots,
 )
+from strands_persql.admin import Page, SessionAdmin, SessionSummary, TransferReport
 from strands_persql.testing import (
     CountingDatabase,
     FaultyDatabase,
@@ -57,6 +58,14 @@ class MyDatabase:
         self, statements: Sequence[Statement], /, *, transaction: bool = False
     ) -> list[Result]:
         return [self.query(one["sql"], one.get("params", ())) for one in statements]
+
+
+def administration(database: Database) -> None:
+    """Sessions can be found and moved, wherever they are."""
+    admin = SessionAdmin(database, table_prefix="strands_")
+    assert_type(admin.list_sessions(order="activity"), Page[SessionSummary])
+    assert_type(admin.export_archive("all.jsonl", {"s"}, resume=True), TransferReport)
+    admin.import_archive("all.jsonl", existing="skip")
 
 
 def databases(client: RestClient) -> None:

@@ -1,0 +1,1 @@
+"""Units: one thing at a time, without a database or with the nearest one."""

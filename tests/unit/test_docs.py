@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import inspect
 import io
+import os
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -20,9 +22,11 @@ from strands_persql import (
     PerSQLSessionManager,
     PerSQLSessionRepository,
     RetryPolicy,
+    admin,
     errors,
     testing,
 )
+from tests.unit.cli import Terminal
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -73,12 +77,19 @@ def everything() -> str:
 
 @_each_page
 def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page's Python runs from top to bottom, and prints what stands behind it."""
+    """A page's Python and commands run from top to bottom, and print what stands behind them."""
     if page.name == "storage.md":
         pytest.importorskip("strands.storage", reason="this version of Strands has no storages")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": page.name}
     for block in blocks(page):
+        if block.language == "console" and block.runs:
+            shown = terminal(block.text)
+            if os.environ.get("STRANDS_PERSQL_WRITE_DOCS"):
+                text = page.read_text(encoding="utf-8")
+                page.write_text(text.replace(block.text, shown, 1), encoding="utf-8")
+                continue
+            assert same_always(shown) == same_always(block.text)
         if block.language != "python":
             continue
         code = compile("\n" * block.line + block.text, str(page), "exec")
@@ -87,6 +98,30 @@ def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
             with contextlib.redirect_stdout(printed):
                 exec(code, names)  # noqa: S102 - the pages are ours
             assert printed.getvalue() == (block.prints or "")
+
+
+def terminal(text: str) -> str:
+    """Run a block's commands, and give them with what they print."""
+    shown = ""
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            program, *arguments = shlex.split(line[2:])
+            assert program == "strands-persql"
+            ran = Terminal([]).run_plain(*arguments)
+            shown += f"{line}\n{ran.out}{ran.err}"
+    return shown
+
+
+# What differs from run to run: times, ids, and sizes, which depend on the version of Strands.
+_DIFFERENT = re.compile(
+    r"\d{4}-\d\d-\d\d(?:[T ][\d:.+]+)?|\b[0-9a-f]{16}\b|\b[\d.]+ (?:bytes|KB)\b|█+|─+|\s+"
+    r"|\"(?:bytes|sha256|tracking_id|other_bytes)\": (?:\d+|\"[^\"]*\")"
+)
+
+
+def same_always(text: str) -> str:
+    """Give text without what differs from run to run."""
+    return _DIFFERENT.sub(" ", text)
 
 
 @_each_page
@@ -174,8 +209,8 @@ def every_test() -> dict[tuple[str, str], ast.AST]:
 
 
 def test_every_public_name_is_on_a_page() -> None:
-    """Each public name of the package and of its testing module is on a page."""
-    names = [*strands_persql.__all__, *testing.__all__]
+    """Each public name of the package, its testing and its admin module is on a page."""
+    names = [*strands_persql.__all__, *testing.__all__, *admin.__all__]
 
     assert [name for name in names if not re.search(rf"`{name}\b", everything())] == []
 

@@ -39,11 +39,18 @@ def environment(**more: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def demo() -> str:
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo is run."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def demo(demo_folder: Path) -> str:
     """What the demo prints."""
     done = subprocess.run(
         [sys.executable, EXAMPLES / "demo.py"],
         env=environment(),
+        cwd=demo_folder,
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -52,6 +59,22 @@ def demo() -> str:
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def test_the_commands_that_the_demo_names_work(demo: str, demo_folder: Path) -> None:
+    """What the demo prints at its end is run as it is printed, and shows what was made."""
+    _, _, named = demo.partition("Look at it:\n")
+    commands = [line.split() for line in named.splitlines()]
+
+    shown, counted = (
+        subprocess.run(
+            one, cwd=demo_folder, capture_output=True, text=True, encoding="utf-8", check=True
+        ).stdout
+        for one in commands
+    )
+
+    assert "calls book_seat(city=" in shown
+    assert "sessions  1 with 1 agent" in counted
 
 
 @pytest.fixture

@@ -1,0 +1,391 @@
+"""Sessions as their keeper sees them: found, read, moved, checked and erased."""
+
+import contextlib
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from strands_persql.admin import catalogue, checks, erasure, findings, totals, transcript
+from strands_persql.admin.access import Access
+from strands_persql.admin.archive import ArchiveFile, ArchiveSink, ArchiveSource
+from strands_persql.admin.catalogue import (
+    AgentSummary,
+    MultiAgentSummary,
+    Order,
+    Page,
+    SessionSummary,
+)
+from strands_persql.admin.checks import CheckProgress
+from strands_persql.admin.directory import DirectorySource
+from strands_persql.admin.erasure import Erasure
+from strands_persql.admin.findings import Finding
+from strands_persql.admin.folders import DirectorySink
+from strands_persql.admin.lines import Existing, OnProgress, TransferReport, transfer
+from strands_persql.admin.reading import DatabaseSource
+from strands_persql.admin.storing import DatabaseSink
+from strands_persql.admin.totals import Totals
+from strands_persql.admin.transcript import TranscriptEntry
+from strands_persql.databases.protocol import Database
+from strands_persql.errors import NotFoundError
+from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.stats import Stats
+
+FilePath: TypeAlias = str | os.PathLike[str]
+
+
+class SessionAdmin:
+    """Looks after the sessions of one database, past every cache.
+
+    Reading creates and alters no table, and needs no more than a token that may read. Tables of
+    strands-persql 0.1 are read as they are.
+
+    Args:
+        database: Where the sessions are: `LocalDatabase`, `RestDatabase`, or a handle of the
+            persql SDK.
+        table_prefix: What the tables' names begin with.
+        retry: How long failed requests are tried again, or None for the default policy.
+
+    Example:
+        >>> from strands_persql import LocalDatabase
+        >>> admin = SessionAdmin(LocalDatabase("agents.db"))
+        >>> admin.export_archive("agents.jsonl").sessions
+        3
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        table_prefix: str = "strands_",
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        """Initialize without asking the database for anything."""
+        self._tables = Access(database, table_prefix, retry)
+
+    def __repr__(self) -> str:
+        """Name the database and the tables."""
+        tables = self._tables
+        return f"SessionAdmin({tables.database!r}, table_prefix={tables.tables.prefix!r})"
+
+    @property
+    def _access(self) -> Access:
+        """The database, for an operation that begins."""
+        self._tables.begin()
+        return self._tables
+
+    def stats(self) -> Stats:
+        """Return what has been counted since this object was made."""
+        return self._access.stats()
+
+    # -- tables --------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Create the tables that aren't there, and bring older ones up to date.
+
+        Raises:
+            SchemaError: If this access may not do that; the error has the SQL for who may.
+        """
+        self._access.setup()
+
+    def missing_sql(self) -> list[str]:
+        """Return the SQL that `setup` would run: nothing where the tables are as they should be."""
+        return self._access.missing()
+
+    # -- looking up ----------------------------------------------------------------------------
+
+    def list_sessions(
+        self,
+        *,
+        limit: int = 100,
+        after: str | None = None,
+        starts_with: str = "",
+        order: Order = "id",
+        counts: bool = False,
+    ) -> Page[SessionSummary]:
+        """List sessions page by page.
+
+        Args:
+            limit: How many at the most.
+            after: `Page.next` of the page before, or None for the first one.
+            starts_with: What the ids begin with.
+            order: ``"id"``, or ``"activity"`` for the latest first, for which each page reads the
+                row of every session and agent.
+            counts: Whether to count messages and tokens: all messages of the page's sessions are
+                read for it.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+        """
+        return catalogue.list_sessions(
+            self._access,
+            limit=limit,
+            after=after,
+            starts_with=starts_with,
+            order=order,
+            counts=counts,
+        )
+
+    def list_agents(self, session_id: str, *, counts: bool = False) -> list[AgentSummary]:
+        """List a session's agents, with their states and what they work with.
+
+        Args:
+            session_id: The session.
+            counts: Whether to count messages and tokens: all messages of the session are read
+                for it.
+
+        Raises:
+            NotFoundError: If the session isn't there.
+        """
+        return catalogue.list_agents(self._access, session_id, counts=counts)
+
+    def list_multi_agents(self, session_id: str) -> list[MultiAgentSummary]:
+        """List a session's graphs and swarms."""
+        return catalogue.list_multi_agents(self._access, session_id)
+
+    def transcript(
+        self,
+        session_id: str,
+        agent_id: str,
+        *,
+        limit: int = 100,
+        after: str | int | None = None,
+        newest_first: bool = False,
+    ) -> Page[TranscriptEntry]:
+        """Read what was said, one page at a time; a row that can't be read says so.
+
+        Args:
+            session_id: The session.
+            agent_id: The agent.
+            limit: Messages at the most.
+            after: `Page.next` of the page before, or a message's id: the page begins behind it,
+                in the direction of reading.
+            newest_first: Whether to read from the end.
+
+        Raises:
+            NotFoundError: If the agent isn't there.
+            ValueError: If an argument is out of its range.
+        """
+        return transcript.read_transcript(
+            self._access, session_id, agent_id, limit=limit, after=after, newest_first=newest_first
+        )
+
+    def measure(
+        self,
+        session_id: str | None = None,
+        *,
+        starts_with: str = "",
+        progress: Callable[[int], None] | None = None,
+    ) -> Totals:
+        """Count messages, bytes, writes, tokens, calls of tools and activity by day.
+
+        All messages are read for it, some sessions at a time.
+
+        Args:
+            session_id: One session, or None for all.
+            starts_with: What the ids of the sessions begin with.
+            progress: Called with the number of sessions so far.
+
+        Raises:
+            NotFoundError: If the session isn't there.
+        """
+        return totals.measure(
+            self._access, session_id=session_id, starts_with=starts_with, progress=progress
+        )
+
+    # -- moving out ----------------------------------------------------------------------------
+
+    def export_archive(
+        self,
+        target: FilePath | BinaryIO,
+        session_ids: Collection[str] | None = None,
+        *,
+        starts_with: str = "",
+        overwrite: bool = False,
+        resume: bool = False,
+        progress: OnProgress | None = None,
+    ) -> TransferReport:
+        """Write sessions to an archive of JSON Lines, whatever is in their rows.
+
+        Each session is written as it was at one moment. A file has its name once it is complete.
+
+        Args:
+            target: The archive's name, or where to write, in binary.
+            session_ids: Which sessions, or None for all.
+            starts_with: What their ids begin with, where all are asked for.
+            overwrite: Whether to replace a file of this name.
+            resume: Whether to go on with what an interrupted export has left.
+            progress: Called as it goes on.
+
+        Raises:
+            AlreadyExistsError: If there is such a file, or an interrupted export of it.
+            NotFoundError: If a session isn't there.
+        """
+        wanted = None if session_ids is None else set(session_ids)
+        if not isinstance(target, str | os.PathLike):
+            source = DatabaseSource(self._access, wanted, starts_with=starts_with)
+            return transfer(source, ArchiveSink(target), progress)
+        file = ArchiveFile(Path(target), overwrite=overwrite, resume=resume)
+        with contextlib.closing(file):
+            if wanted is not None:
+                wanted = {one for one in wanted if one > file.after}
+            source = DatabaseSource(self._access, wanted, starts_with=starts_with, after=file.after)
+            report = transfer(source, file.sink, progress)
+            file.complete()
+        return report
+
+    def export_directory(
+        self,
+        target: FilePath,
+        session_ids: Collection[str] | None = None,
+        *,
+        starts_with: str = "",
+        existing: Existing = "refuse",
+        progress: OnProgress | None = None,
+    ) -> TransferReport:
+        """Write sessions to a folder, from where Strands' ``FileSessionManager`` restores them.
+
+        The layout is that of ``S3SessionManager`` too: copied to a bucket, it is read there.
+
+        Args:
+            target: The folder.
+            session_ids: Which sessions, or None for all.
+            starts_with: What their ids begin with, where all are asked for.
+            existing: What becomes of a session that is there already and isn't the same:
+                ``"refuse"`` raises, ``"skip"`` leaves it, ``"replace"`` replaces it.
+            progress: Called as it goes on.
+
+        Raises:
+            AlreadyExistsError: If a session is there already and isn't the same.
+            InvalidDataError: If a row can't be read, or has no agent.
+            NotFoundError: If a session isn't there.
+        """
+        source = DatabaseSource(self._access, session_ids, starts_with=starts_with)
+        return transfer(source, DirectorySink(Path(target), existing), progress)
+
+    # -- moving in -----------------------------------------------------------------------------
+
+    def import_archive(
+        self,
+        source: FilePath | BinaryIO,
+        *,
+        existing: Existing = "refuse",
+        progress: OnProgress | None = None,
+    ) -> TransferReport:
+        """Store the sessions of an archive, each whole and checked, or not at all.
+
+        Repeating it is safe, so an import that was interrupted is simply run again: a session
+        that is there already, and the same, is left as it is.
+
+        Args:
+            source: The archive's name, or what to read, in binary.
+            existing: What becomes of a session whose id is taken by another one: ``"refuse"``
+                raises, ``"skip"`` leaves what is there, ``"replace"`` replaces it.
+            progress: Called as it goes on.
+
+        Raises:
+            AlreadyExistsError: If an id is taken; the sessions before it are stored.
+            InvalidDataError: If the archive is cut short, was changed, or isn't one.
+            NotFoundError: If there is no such file.
+        """
+        with contextlib.ExitStack() as stack:
+            if isinstance(source, str | os.PathLike):
+                path = Path(source)
+                if not path.is_file():
+                    raise NotFoundError(f"{path} isn't there, or isn't a file")
+                file: BinaryIO = stack.enter_context(path.open("rb"))
+                archive = ArchiveSource(file, str(path), path.stat().st_size)
+            else:
+                archive = ArchiveSource(source, getattr(source, "name", "the archive"))
+            return transfer(archive, DatabaseSink(self._access, existing), progress)
+
+    def import_directory(
+        self,
+        source: FilePath,
+        session_ids: Collection[str] | None = None,
+        *,
+        existing: Existing = "refuse",
+        progress: OnProgress | None = None,
+    ) -> TransferReport:
+        """Store the sessions of a folder of ``FileSessionManager``, or of a bucket on disk.
+
+        Args:
+            source: The folder that holds the sessions, or one session's.
+            session_ids: Which sessions, or None for all.
+            existing: As for `import_archive`.
+            progress: Called as it goes on.
+
+        Raises:
+            AlreadyExistsError: If an id is taken; the sessions before it are stored.
+            InvalidDataError: If a file can't be read.
+            NotFoundError: If the folder or a session isn't there.
+        """
+        files = DirectorySource(Path(source), session_ids)
+        return transfer(files, DatabaseSink(self._access, existing), progress)
+
+    def copy_from(
+        self,
+        source: "SessionAdmin",
+        session_ids: Collection[str] | None = None,
+        *,
+        starts_with: str = "",
+        existing: Existing = "refuse",
+        progress: OnProgress | None = None,
+    ) -> TransferReport:
+        """Store the sessions of another database, or of tables of another prefix.
+
+        Args:
+            source: The other one; its tables may be those of strands-persql 0.1.
+            session_ids: Which sessions, or None for all.
+            starts_with: What their ids begin with, where all are asked for.
+            existing: As for `import_archive`.
+            progress: Called as it goes on.
+
+        Raises:
+            AlreadyExistsError: If an id is taken; the sessions before it are stored.
+            NotFoundError: If a session isn't there.
+        """
+        rows = DatabaseSource(source._access, session_ids, starts_with=starts_with)  # noqa: SLF001
+        return transfer(rows, DatabaseSink(self._access, existing), progress)
+
+    # -- looking after -------------------------------------------------------------------------
+
+    def check(
+        self,
+        session_id: str | None = None,
+        *,
+        progress: Callable[[CheckProgress], None] | None = None,
+    ) -> Iterator[Finding]:
+        """Read everything, and yield what isn't as it should be, and what `repair` would do.
+
+        Args:
+            session_id: One session, or None for all.
+            progress: Called as it goes on.
+        """
+        return checks.check(self._access, session_id, progress)
+
+    def repair(self, found: Iterable[Finding]) -> int:
+        """Repair what a check has found, each thing by itself.
+
+        What has changed since is left as it is. Managers and caches notice the others.
+
+        Returns:
+            How many repairs were made: check again to be sure.
+        """
+        return findings.repair(self._access, found)
+
+    def erase(self, session_id: str, *, purge: bool = True) -> Erasure:
+        """Delete all that there is of a session, and purge a local file of what it leaves.
+
+        The file is written anew, so this takes as long as the file is large. Caches of other
+        processes hold the session until they look.
+
+        Args:
+            session_id: The session.
+            purge: Whether to purge the file. Without it, pages that are free now may hold what
+                was in them.
+
+        Returns:
+            What was there.
+        """
+        return erasure.erase(self._access, session_id, purge=purge)

@@ -1,0 +1,259 @@
+"""Sessions of a database, read as lines."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from strands_persql.admin.access import Access, no_session
+from strands_persql.admin.lines import HistoryChangedError, Line, SessionGoneError, SessionLines
+from strands_persql.databases.protocol import Statement
+from strands_persql.gateway.batch import Answer, Batch, Handle, Row
+from strands_persql.tables import archiving
+
+PAGE_BYTES = 2_000_000
+"""Bytes of messages that one statement reads, but for a single message that is larger."""
+
+_PAGE_ROWS = 4_000
+_FIRST_PAGE_ROWS = 250
+_TOGETHER = 20
+"""Sessions whose beginnings one request reads."""
+
+_START = ("", -1)
+
+
+class DatabaseSource:
+    """Sessions of a database.
+
+    A session is read as it was at one moment: messages that are appended meanwhile are left out,
+    and if others change or move it is read again.
+
+    Args:
+        access: The database.
+        session_ids: Which sessions, or None for all.
+        starts_with: What their ids begin with, where all are asked for.
+        after: The id that the list begins behind, where all are asked for.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        session_ids: Collection[str] | None = None,
+        *,
+        starts_with: str = "",
+        after: str = "",
+    ) -> None:
+        """Initialize without asking the database for anything."""
+        self._access = access
+        self._wanted = None if session_ids is None else sorted(set(session_ids))
+        self._starts_with = starts_with
+        self._after = after
+
+    @property
+    def fraction(self) -> float | None:
+        """None: how many sessions there are isn't known."""
+        return None
+
+    def sessions(self) -> Iterator[SessionLines]:
+        """Go through the sessions in the order of their ids.
+
+        Raises:
+            NotFoundError: If one that was asked for by its id isn't there.
+        """
+        for ids in self._portions():
+            beginnings = _read_beginnings(self._access, ids, PAGE_BYTES // len(ids))
+            for session_id, beginning in zip(ids, beginnings, strict=True):
+                if beginning is not None:
+                    yield DatabaseSession(self._access, session_id, beginning)
+                elif self._wanted is not None:
+                    raise no_session(session_id)
+
+    def _portions(self) -> Iterator[Sequence[str]]:
+        if self._wanted is not None:
+            for first in range(0, len(self._wanted), _TOGETHER):
+                yield self._wanted[first : first + _TOGETHER]
+            return
+        after = self._after
+        while True:
+            statement = archiving.list_session_ids(
+                self._access.found, after=after, starts_with=self._starts_with, limit=_TOGETHER
+            )
+            ids = [row["session_id"] for row in self._access.rows(statement)]
+            if ids:
+                yield ids
+            if len(ids) < _TOGETHER:
+                return
+            after = ids[-1]
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """A session's rows but its messages, and the first of these, as they were at one moment.
+
+    Attributes:
+        head: The lines of the session, its agents and its multi-agents.
+        agents: By agent the write that created it, its history's version, and its newest message.
+        end: Agent and id of the last message, or None where there is none.
+        messages: The first page of messages.
+    """
+
+    head: list[Line]
+    agents: dict[str, tuple[str, int, int]]
+    end: tuple[str, int] | None
+    messages: list[Row]
+
+    def ends_with(self, row: Row) -> bool:
+        """Whether there was no message behind one."""
+        return self.end is None or place_of(row) >= self.end
+
+
+class DatabaseSession:
+    """A session of a database.
+
+    Args:
+        access: The database.
+        session_id: The session.
+        beginning: What was read of it already, or None.
+    """
+
+    def __init__(
+        self, access: Access, session_id: str, beginning: _Beginning | None = None
+    ) -> None:
+        """Initialize without asking the database for anything."""
+        self._access = access
+        self._session_id = session_id
+        self._beginning = beginning
+
+    @property
+    def session_id(self) -> str:
+        """The session."""
+        return self._session_id
+
+    def lines(self) -> Iterator[Line]:
+        """Read the session's lines.
+
+        Raises:
+            HistoryChangedError: If stored messages changed or moved meanwhile.
+            SessionGoneError: If it isn't there.
+        """
+        beginning, self._beginning = self._beginning, None
+        if beginning is None:
+            (beginning,) = _read_beginnings(self._access, [self._session_id], PAGE_BYTES)
+        if beginning is None:
+            raise SessionGoneError(
+                f"session {self._session_id!r} is no longer there", session_id=self._session_id
+            )
+        yield from beginning.head
+        page = beginning.messages
+        newer: Collection[str] = ()
+        while page:
+            yield from _lines_of(page, beginning, newer)
+            if beginning.ends_with(page[-1]):
+                break
+            page, newer = self._next_page(page, beginning)
+
+    def _next_page(
+        self, page: Sequence[Row], beginning: _Beginning
+    ) -> tuple[list[Row], Collection[str]]:
+        """Read the next page, and which agents have been created since the beginning was read."""
+        found, batch = self._access.found, Batch()
+        states = batch.ask(archiving.read_agent_states(found, self._session_id))
+        messages = batch.ask(
+            archiving.read_message_lines(
+                found,
+                self._session_id,
+                after=place_of(page[-1]),
+                rows=rows_within(page),
+                size=PAGE_BYTES,
+            )
+        )
+        answer = self._access.run(batch, session_id=self._session_id)
+        now = {row["agent_id"]: (row["write_id"], int(row["epoch"])) for row in answer[states]}
+        for agent_id, (write_id, epoch, _) in beginning.agents.items():
+            if now.pop(agent_id, None) != (write_id, epoch):
+                raise HistoryChangedError(
+                    f"stored messages of agent {agent_id!r} in session {self._session_id!r} change"
+                    " whenever they are read; try again when its writers rest",
+                    session_id=self._session_id,
+                    agent_id=agent_id,
+                )
+        return answer[messages], now.keys()
+
+
+def place_of(row: Row) -> tuple[str, int]:
+    """Return a message's agent and id."""
+    return row["agent_id"], int(row["message_id"])
+
+
+def rows_within(page: Sequence[Row]) -> int:
+    """Return how many rows the next page may have, given what this one's lines are like."""
+    mean = 1 + sum(len(row["line"]) for row in page) // len(page)
+    return max(64, min(_PAGE_ROWS, PAGE_BYTES // mean))
+
+
+def _lines_of(page: Sequence[Row], beginning: _Beginning, newer: Collection[str]) -> Iterator[Line]:
+    """Yield a page's messages but for those that were stored since the beginning was read."""
+    agent_id, newest = None, None
+    for row in page:
+        if row["agent_id"] != agent_id:
+            agent_id = row["agent_id"]
+            known = beginning.agents.get(agent_id)
+            newest = None if known is None else known[2]
+        # Messages of no agent at all are nobody's to append to: they are part of the session.
+        if agent_id not in newer and (newest is None or row["message_id"] <= newest):
+            yield Line("message", row["line"])
+
+
+def read_together(access: Access, session_ids: Sequence[str]) -> dict[str, DatabaseSession]:
+    """Return sessions whose beginnings were read in one request, whether they are there or not."""
+    beginnings = _read_beginnings(access, session_ids, PAGE_BYTES // len(session_ids))
+    return {
+        one: DatabaseSession(access, one, beginning)
+        for one, beginning in zip(session_ids, beginnings, strict=True)
+    }
+
+
+def _read_beginnings(
+    access: Access, session_ids: Sequence[str], limit: int
+) -> list[_Beginning | None]:
+    """Read the beginnings of sessions, each None where it isn't there."""
+    batch = Batch()
+    asked = [
+        [batch.ask(one) for one in _beginning_of(access, session_id, limit)]
+        for session_id in session_ids
+    ]
+    answer = access.run(batch)
+    return [_beginning(answer, *handles) for handles in asked]
+
+
+def _beginning_of(access: Access, session_id: str, limit: int) -> list[Statement]:
+    found = access.found
+    return [
+        archiving.read_session_line(found, session_id),
+        archiving.read_agent_lines(found, session_id),
+        archiving.read_multi_agent_lines(found, session_id),
+        archiving.read_last_message(found, session_id),
+        archiving.read_message_lines(
+            found, session_id, after=_START, rows=_FIRST_PAGE_ROWS, size=limit
+        ),
+    ]
+
+
+def _beginning(
+    answer: Answer,
+    session: Handle,
+    agents: Handle,
+    multi_agents: Handle,
+    end: Handle,
+    messages: Handle,
+) -> _Beginning | None:
+    row = answer.first(session)
+    if row is None:
+        return None
+    head = [Line("session", row["line"])]
+    head += [Line("agent", one["line"]) for one in answer[agents]]
+    head += [Line("multi_agent", one["line"]) for one in answer[multi_agents]]
+    known = {
+        one["agent_id"]: (one["write_id"], int(one["epoch"]), int(one["newest_id"]))
+        for one in answer[agents]
+    }
+    last = answer.first(end)
+    return _Beginning(head, known, None if last is None else place_of(last), answer[messages])

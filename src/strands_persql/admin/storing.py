@@ -1,0 +1,331 @@
+"""Sessions of any source, stored in a database: each whole, or not at all."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any
+
+from strands_persql.admin.access import Access
+from strands_persql.admin.lines import (
+    TABLES,
+    Existing,
+    Kind,
+    Line,
+    SessionGoneError,
+    SessionLines,
+    TransferReport,
+    digest_of,
+    is_unreadable,
+)
+from strands_persql.admin.reading import DatabaseSession, read_together
+from strands_persql.databases.protocol import Statement
+from strands_persql.errors import (
+    AlreadyExistsError,
+    InvalidDataError,
+    StatementError,
+    TooLargeError,
+)
+from strands_persql.gateway.batch import Answer, Batch
+from strands_persql.runtime.ids import check_id, new_id
+from strands_persql.tables import archiving, erasing, reading
+
+REQUEST_BYTES = 4_000_000
+"""Bytes of lines that one request stores; a larger session takes several, and is staged."""
+
+_STATEMENT_BYTES = 1_000_000
+_TOGETHER = 16  # sessions that one request stores: 100 statements at the most
+_READ_ORDER: tuple[Kind, ...] = ("session", "agent", "multi_agent", "message")
+_STAGED_AT_ONCE = 5_000  # messages that one request deletes
+
+
+@dataclass
+class _Session:
+    """A session that was read and isn't stored yet.
+
+    Attributes:
+        session_id: The session.
+        write_id: The write that creates it.
+        lines: Its lines by kind.
+        size: The size of its messages among them.
+        staged: Messages of it that are in the database already, where nobody reads them.
+        unreadable: Rows that can't be read.
+    """
+
+    session_id: str
+    write_id: str = field(default_factory=new_id)
+    lines: dict[Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in TABLES})
+    size: int = 0
+    staged: int = 0
+    unreadable: int = 0
+
+    def add(self, line: Line) -> None:
+        self.lines[line.kind].append(line.text)
+        self.size += len(line.text) if line.kind == "message" else 0
+        self.unreadable += is_unreadable(line)
+
+    @property
+    def staged_id(self) -> str:
+        return archiving.staged_id(self.session_id, self.write_id)
+
+    @property
+    def messages(self) -> int:
+        return self.staged + len(self.lines["message"])
+
+
+class DatabaseSink:
+    """Stores sessions in a database.
+
+    Nobody sees a part of a session: a small one is stored in one transaction. The messages of a
+    larger one are kept under an id that no session has, until they are all there.
+
+    Args:
+        access: The database; its tables are made where they are missing.
+        existing: What becomes of a session whose id is taken by another one. One that is there
+            already, and the same, is left as it is.
+    """
+
+    def __init__(self, access: Access, existing: Existing = "refuse") -> None:
+        """Initialize without asking the database for anything."""
+        self._access = access
+        self._existing = existing
+        self._waiting: list[_Session] = []
+        access.setup()
+
+    def store(self, session: SessionLines, report: TransferReport) -> None:
+        """Take a session, and store it with others of its size, or at once where it is large.
+
+        Raises:
+            AlreadyExistsError: If its id is taken and may not be.
+            InvalidDataError: If a line isn't what it should be.
+            TooLargeError: If no row of the database can hold one.
+        """
+        if sum(one.size for one in self._waiting) > REQUEST_BYTES // 2:
+            self.flush(report)
+        pending = _Session(check_id("session", session.session_id))
+        try:
+            if not self._read(session.lines(), pending, report):
+                return
+            self._waiting.append(pending)
+            if pending.staged or len(self._waiting) == _TOGETHER:
+                self.flush(report)
+        except BaseException:
+            if pending.staged:
+                drop_staged(self._access, pending.staged_id)
+            raise
+
+    def _read(self, lines: Iterator[Line], pending: _Session, report: TransferReport) -> bool:
+        """Read a session, staging it where it is large, and return whether to store it."""
+        for line in lines:
+            self._check_size(line, pending.session_id)
+            pending.add(line)
+            if pending.size > REQUEST_BYTES:
+                if not pending.staged and self._is_settled(lines, pending, report):
+                    return False
+                self._stage(pending)
+        return True
+
+    def flush(self, report: TransferReport) -> None:
+        """Store what was taken and isn't stored yet."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        found = self._find([one.session_id for one in waiting])
+        new: list[_Session] = []
+        others: list[_Session] = []
+        for session, row in zip(waiting, found, strict=True):
+            (others if row["is_there"] or row["has_rows"] else new).append(session)
+        if new:
+            self._store_all(new, report)
+        if others:
+            self._store_others(others, report)
+
+    def finish(self) -> None:
+        """Do nothing: a database has no end."""
+
+    def _check_size(self, line: Line, session_id: str) -> None:
+        limit = self._access.gateway.max_row_bytes
+        if limit is None or len(line.text) * 4 <= limit:
+            return
+        size = len(line.text.encode())
+        if size > limit:
+            raise TooLargeError(
+                f"a {line.kind.replace('_', '-')} of session {session_id!r} takes {size} bytes and"
+                f" a row of this database {limit} at the most; nothing of the session was stored",
+                size=size,
+                limit=limit,
+                session_id=session_id,
+            )
+
+    # -- large sessions ------------------------------------------------------------------------
+
+    def _is_settled(self, rest: Iterator[Line], pending: _Session, report: TransferReport) -> bool:
+        """Whether a large session need not be stored; the rest of its lines is read then."""
+        if self._existing == "replace":  # to compare would use up lines that come only once
+            return False
+        (found,) = self._find([pending.session_id])
+        if not (found["is_there"] or found["has_rows"]):
+            return False
+        ours = DatabaseSession(self._access, pending.session_id)
+        self._keeps(ours, chain(_lines_of(pending), rest), report)
+        return True
+
+    def _stage(self, pending: _Session) -> None:
+        messages = pending.lines["message"]
+        statements = [
+            archiving.stage_messages(
+                self._access.tables, pending.session_id, pending.write_id, **_array(portion)
+            )
+            for portion in _portions(messages)
+        ]
+        pending.staged += len(messages)  # before they are sent: an answer may be lost
+        self._send(Batch(*statements), [pending])
+        pending.size = 0
+        messages.clear()
+
+    # -- sessions that are complete ------------------------------------------------------------
+
+    def _store_others(self, sessions: Sequence[_Session], report: TransferReport) -> None:
+        """Store sessions whose ids are taken, where they may."""
+        there = read_together(self._access, [one.session_id for one in sessions])
+        for session in sessions:
+            if session.staged and self._existing != "replace":  # it has come meanwhile
+                raise _taken(session.session_id)
+            ours = there[session.session_id]
+            if session.staged or not self._keeps(ours, _lines_of(session), report):
+                self._store_all([session], report, replaces=True)
+
+    def _find(self, session_ids: list[str]) -> Sequence[dict[str, object]]:
+        rows = self._access.rows(archiving.find_sessions(self._access.tables, session_ids))
+        by_id = {row["session_id"]: dict(row) for row in rows}
+        return [by_id[one] for one in session_ids]
+
+    def _keeps(self, ours: SessionLines, lines: Iterable[Line], report: TransferReport) -> bool:
+        """Whether what is there stays: it is the same, or is to be skipped.
+
+        Raises:
+            AlreadyExistsError: If it is another one, and may not be replaced.
+        """
+        session_id, theirs = ours.session_id, digest_of(lines).hex
+        if _digest_if_there(ours) == theirs:
+            report.unchanged.append(session_id)
+        elif self._existing == "skip":
+            report.skipped.append(session_id)
+        elif self._existing == "refuse":
+            raise _taken(session_id)
+        else:
+            return False
+        return True
+
+    def _store_all(
+        self, sessions: Sequence[_Session], report: TransferReport, *, replaces: bool = False
+    ) -> None:
+        batch = Batch()
+        tables = self._access.tables
+        stored = []
+        for session in sessions:
+            if replaces:
+                batch.run(*erasing.erase_session(tables, session.session_id, session.write_id))
+            batch.run(*self._statements(session))
+            stored.append(
+                batch.ask(reading.read_creating_write(tables, "sessions", session.session_id))
+            )
+        answer = self._send(batch, sessions)
+        for session, handle in zip(sessions, stored, strict=True):
+            row = answer.first(handle)
+            if row is None or row["write_id"] != session.write_id:
+                raise _taken(session.session_id)
+            report.sessions += 1
+            report.messages += session.messages
+            report.unreadable += session.unreadable
+            if replaces:
+                report.replaced.append(session.session_id)
+
+    def _statements(self, session: _Session) -> Iterator[Statement]:
+        tables = self._access.tables
+        if session.staged:
+            yield archiving.take_staged(tables, session.session_id, session.write_id)
+        for kind, table in TABLES.items():
+            for portion in _portions(session.lines[kind]):
+                yield archiving.store_lines(
+                    tables, table, session.session_id, session.write_id, **_array(portion)
+                )
+
+    def _send(self, batch: Batch, sessions: Sequence[_Session]) -> Answer:
+        try:
+            return self._access.run(batch, writes=True, session_id=sessions[0].session_id)
+        except StatementError as error:
+            raise _explained(error, sessions) from error
+
+
+def _lines_of(session: _Session) -> Iterator[Line]:
+    for kind in _READ_ORDER:
+        for text in session.lines[kind]:
+            yield Line(kind, text)
+
+
+def _digest_if_there(session: SessionLines) -> str | None:
+    try:
+        return digest_of(session.lines()).hex
+    except SessionGoneError:
+        return None
+
+
+def _portions(lines: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Yield as many lines at a time as one statement stores."""
+    first = size = 0
+    for index, line in enumerate(lines):
+        if size and size + len(line) > _STATEMENT_BYTES:
+            yield lines[first:index]
+            first, size = index, 0
+        size += len(line)
+    if first < len(lines):
+        yield lines[first:]
+
+
+def _array(lines: Sequence[str]) -> dict[str, Any]:
+    """Return lines as a JSON array, and the texts that some carry in hex by that."""
+    unreadable = {}
+    for line in lines:
+        if is_unreadable(Line("message", line)):
+            carried = json.loads(line)["unreadable"]
+            unreadable[carried] = bytes.fromhex(carried).decode(errors="replace")
+    return {
+        "lines": f"[{','.join(lines)}]",
+        "unreadable": json.dumps(unreadable) if unreadable else None,
+    }
+
+
+def _taken(session_id: str) -> AlreadyExistsError:
+    return AlreadyExistsError(
+        f"session {session_id!r} is there already, and isn't the same; skip or replace what is"
+        " there, or delete it first",
+        session_id=session_id,
+    )
+
+
+def _explained(error: StatementError, sessions: Sequence[_Session]) -> Exception:
+    """Return what a refused statement says of the lines that it was made of."""
+    if not any(word in str(error).lower() for word in ("malformed", "constraint", "json")):
+        return error
+    names = ", ".join(repr(one.session_id) for one in sessions)
+    return InvalidDataError(
+        f"a line of session {names} isn't what it should be ({error}); nothing of it was stored",
+        session_id=sessions[0].session_id,
+    )
+
+
+def drop_staged(access: Access, staged: str) -> int:
+    """Delete what an import has left under an id that no session has.
+
+    Returns:
+        How many messages that were.
+    """
+    count = 0
+    while True:
+        batch = Batch()
+        deleted = batch.ask(archiving.drop_staged(access.tables, staged, _STAGED_AT_ONCE))
+        found = len(access.run(batch, writes=True)[deleted])
+        count += found
+        if found < _STAGED_AT_ONCE:
+            return count

@@ -1,0 +1,115 @@
+"""Statements that read all there is of sessions, whether it belongs together or not."""
+
+from strands_persql.databases.protocol import Statement
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables.archiving import page_size
+from strands_persql.tables.tables import Tables
+
+_NEXT = """(
+    SELECT min(id) FROM (
+        SELECT min(session_id) AS id FROM {{sessions}} WHERE session_id > {after}
+        UNION ALL SELECT min(session_id) FROM {{agents}} WHERE session_id > {after}
+        UNION ALL SELECT min(session_id) FROM {{messages}} WHERE session_id > {after}
+        UNION ALL SELECT min(session_id) FROM {{multi_agents}} WHERE session_id > {after}
+    )
+)"""
+
+
+def list_all_ids(tables: Tables, *, after: str, limit: int) -> Statement:
+    """Read the ids of sessions that have any row, in order, beyond one of them."""
+    # Each id is looked up behind the one before: rows of one session are passed over, not read.
+    return tables.statement(
+        f"""
+        WITH RECURSIVE ids(id, n) AS (
+            SELECT {_NEXT.format(after=":after")}, 1
+            UNION ALL
+            SELECT {_NEXT.format(after="ids.id")}, n + 1 FROM ids
+            WHERE id IS NOT NULL AND n < CAST(:limit AS INTEGER)
+        )
+        SELECT id FROM ids WHERE id IS NOT NULL
+        """,  # noqa: S608
+        after=after,
+        limit=limit,
+    )
+
+
+_KINDS = "typeof(version) || ' ' || coalesce(version, 0)"
+
+
+def read_session_row(tables: Tables, session_id: str) -> Statement:
+    """Read a session's row."""
+    return tables.statement(
+        f"""
+        SELECT data, {_KINDS} AS counter, created_at, updated_at FROM {{sessions}}
+        WHERE session_id = :session_id
+        """,  # noqa: S608
+        session_id=session_id,
+    )
+
+
+def read_agent_rows(tables: Tables, session_id: str) -> Statement:
+    """Read the rows of a session's agents."""
+    return tables.statement(
+        f"""
+        SELECT agent_id, data, {_KINDS} AS counter, view, window_start,
+            typeof(epoch) || ' ' || coalesce(epoch, 0) AS epoch_counter, created_at
+        FROM {{agents}} WHERE session_id = :session_id ORDER BY agent_id
+        """,  # noqa: S608
+        session_id=session_id,
+    )
+
+
+def read_multi_agent_rows(tables: Tables, session_id: str) -> Statement:
+    """Read the rows of a session's multi-agents."""
+    return tables.statement(
+        f"""
+        SELECT multi_agent_id, data, {_KINDS} AS counter FROM {{multi_agents}}
+        WHERE session_id = :session_id ORDER BY multi_agent_id
+        """,  # noqa: S608
+        session_id=session_id,
+    )
+
+
+def read_message_rows(
+    tables: Tables, session_id: str, *, after: tuple[str, int], rows: int, size: int
+) -> Statement:
+    """Read rows of messages in order of agent and id, beyond one of them.
+
+    Args:
+        tables: The tables.
+        session_id: The session.
+        after: Agent and id of the message before the first one.
+        rows: Messages at the most.
+        size: Bytes of their data at the most, but for a single message that is larger.
+    """
+    source = """
+        FROM {messages} WHERE session_id = :session_id
+            AND (agent_id, message_id) > (:agent_id, :message_id)
+        ORDER BY agent_id, message_id
+    """
+    return tables.statement(
+        f"""
+        SELECT agent_id, message_id, {_KINDS} AS counter, version, turn, data {source}
+        LIMIT ({page_size(source)})
+        """,
+        session_id=session_id,
+        agent_id=after[0],
+        message_id=after[1],
+        rows=rows,
+        bytes=size,
+    )
+
+
+def read_turns(tables: Tables, key: AgentKey, between: tuple[int, int]) -> Statement:
+    """Read which turn each message between two ids belongs to."""
+    return tables.statement(
+        """
+        SELECT message_id, turn FROM {messages}
+        WHERE session_id = :session_id AND agent_id = :agent_id
+            AND message_id BETWEEN :first AND :last
+        ORDER BY message_id
+        """,
+        **key.context,
+        first=between[0],
+        last=between[1],
+    )

@@ -1,0 +1,168 @@
+"""How the statements of the administration are run: none reads more than it must."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from strands_persql import LocalDatabase, PerSQLSessionRepository
+from strands_persql.databases.protocol import Statement
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables import archiving, catalogue, checking, erasing, repairing
+from strands_persql.tables.tables import Tables
+
+TABLES = Tables()
+KEY = AgentKey("s", "a")
+IDS = ["s", "t"]
+ROW: dict[str, Any] = {**KEY.context, "message_id": 1}
+
+
+@pytest.fixture(scope="module")
+def database() -> Iterator[LocalDatabase]:
+    """A database with our tables."""
+    with LocalDatabase() as opened:
+        PerSQLSessionRepository(opened).setup()
+        yield opened
+
+
+def plan(database: LocalDatabase, statement: Statement) -> list[str]:
+    """Return the steps in which a statement is run."""
+    rows = database.query(f"EXPLAIN QUERY PLAN {statement['sql']}", statement.get("params", ()))
+    return [row["detail"] for row in rows["data"]]
+
+
+def scans(steps: list[str]) -> list[str]:
+    """Return the tables that are read from end to end."""
+    return sorted(
+        step
+        for step in steps
+        if step.startswith("SCAN ")
+        and not any(word in step for word in ("json_each", "VIRTUAL TABLE", "CONSTANT", "SUBQUERY"))
+        and step.split()[1] not in {"k", "l", "ids", "staged", "sized", "(subquery-1)", "value"}
+        and not step.split()[1].startswith("(")
+    )
+
+
+BOUNDED = {
+    "list_sessions": catalogue.list_sessions(TABLES, after="", starts_with="a", limit=9),
+    "list_agents": catalogue.list_agents(TABLES, "s"),
+    "list_multi_agents": catalogue.list_multi_agents(TABLES, "s"),
+    "measure_sessions": catalogue.measure_sessions(TABLES, IDS),
+    "measure_states": catalogue.measure_states(TABLES, IDS),
+    "measure_days": catalogue.measure_days(TABLES, IDS),
+    "measure_tools": catalogue.measure_tools(TABLES, IDS),
+    "read_transcript": catalogue.read_transcript(TABLES, KEY, after=5, newest_first=False, limit=9),
+    "read_transcript, newest first": catalogue.read_transcript(
+        TABLES, KEY, after=None, newest_first=True, limit=9
+    ),
+    "list_session_ids": archiving.list_session_ids(TABLES, after="", starts_with="a", limit=9),
+    "read_session_line": archiving.read_session_line(TABLES, "s"),
+    "read_agent_lines": archiving.read_agent_lines(TABLES, "s"),
+    "read_agent_states": archiving.read_agent_states(TABLES, "s"),
+    "read_multi_agent_lines": archiving.read_multi_agent_lines(TABLES, "s"),
+    "read_last_message": archiving.read_last_message(TABLES, "s"),
+    "read_message_lines": archiving.read_message_lines(TABLES, "s", after=("a", 5), rows=9, size=9),
+    **{
+        f"store_lines, {table}": archiving.store_lines(TABLES, table, "s", "w", lines="[]")
+        for table in ("sessions", "agents", "multi_agents", "messages")
+    },
+    "store_lines, unreadable": archiving.store_lines(
+        TABLES, "messages", "s", "w", lines="[]", unreadable="{}"
+    ),
+    "stage_messages": archiving.stage_messages(TABLES, "s", "w", lines="[]"),
+    "take_staged": archiving.take_staged(TABLES, "s", "w"),
+    "drop_staged": archiving.drop_staged(TABLES, "import/w/s", 9),
+    "list_staged": archiving.list_staged(TABLES, "", 9),
+    "find_sessions": archiving.find_sessions(TABLES, IDS),
+    "list_all_ids": checking.list_all_ids(TABLES, after="", limit=9),
+    "read_session_row": checking.read_session_row(TABLES, "s"),
+    "read_agent_rows": checking.read_agent_rows(TABLES, "s"),
+    "read_multi_agent_rows": checking.read_multi_agent_rows(TABLES, "s"),
+    "read_message_rows": checking.read_message_rows(TABLES, "s", after=("a", 5), rows=9, size=9),
+    "read_turns": checking.read_turns(TABLES, KEY, (1, 5)),
+    "count_rows": erasing.count_rows(TABLES, "s"),
+    **{
+        f"erase_session, {number}": statement
+        for number, statement in enumerate(erasing.erase_session(TABLES, "s"))
+    },
+    "create_missing_session": repairing.create_missing_session(TABLES, "s", "{}", ""),
+    "replace_data": repairing.replace_data(TABLES, "messages", ROW, found="", data=""),
+    "delete_row": repairing.delete_row(TABLES, "messages", ROW, ""),
+    "reset_counter": repairing.reset_counter(TABLES, "messages", ROW, "version"),
+    "set_view": repairing.set_view(TABLES, KEY, found=(None, None), view="[]", start=0),
+    "mark_history": repairing.mark_history(TABLES, KEY),
+    **{
+        f"reorder_messages, {number}": statement
+        for number, statement in enumerate(
+            repairing.reorder_messages(TABLES, KEY, [(1, "t"), (2, "u")], [2, 1])
+        )
+    },
+    "insert_message": repairing.insert_message(TABLES, KEY, 1, data="", turn="", time=""),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_a_statement_reads_by_its_key(database: LocalDatabase, name: str) -> None:
+    """No table is read from end to end, and no order is made by sorting messages."""
+    steps = plan(database, BOUNDED[name])
+
+    assert scans(steps) == [], steps
+    if name not in {"measure_days", "measure_tools", "measure_sessions"}:  # which count by groups
+        assert not [step for step in steps if "TEMP B-TREE FOR ORDER" in step], steps
+
+
+def test_the_order_of_activity_reads_sessions_and_agents(database: LocalDatabase) -> None:
+    """The one list that has no index reads each session and agent, and no history."""
+    statement = catalogue.list_active_sessions(
+        TABLES, before=("2026", "s"), starts_with="", limit=9
+    )
+
+    steps = plan(database, statement)
+
+    assert scans(steps) == ["SCAN s"], steps
+    assert all("strands_messages" not in step and "SCAN n" not in step for step in steps)
+
+
+def test_a_scan_would_be_noticed(database: LocalDatabase) -> None:
+    """The judgement above fails for a statement that has no key."""
+    statement = TABLES.statement("SELECT * FROM {messages} AS m WHERE m.turn = :turn", turn="x")
+
+    assert scans(plan(database, statement)) == ["SCAN m"]
+
+
+def test_every_statement_of_the_administration_is_judged() -> None:
+    """Each function of these modules that returns a statement is among those above."""
+    judged = {name.partition(",")[0] for name in BOUNDED} | {"list_active_sessions"}
+    helpers = {"page_size", "staged_id"}
+    for module in (catalogue, archiving, checking, erasing, repairing):
+        names = {
+            name
+            for name, value in vars(module).items()
+            if callable(value) and getattr(value, "__module__", "") == module.__name__
+            if not name.startswith("_")
+        }
+        assert names - judged - helpers == set()
+
+
+def test_pages_grow_and_shrink_with_their_rows(database: LocalDatabase) -> None:
+    """A page has as many rows as were asked for, or as its size allows, and always one."""
+    for number in range(100):
+        data = json.dumps({"x": "y" * (10 if number < 50 else 2_000)})
+        database.query(
+            "INSERT INTO strands_messages (session_id, agent_id, message_id, data)"
+            " VALUES ('pages', 'a', ?, ?)",
+            [number, data],
+        )
+
+    def count(after: int, rows: int, size: int) -> int:
+        statement = archiving.read_message_lines(
+            TABLES, "pages", after=("a", after), rows=rows, size=size
+        )
+        return len(database.query(statement["sql"], statement["params"])["data"])
+
+    assert count(-1, 40, 10_000) == 40
+    assert count(49, 40, 10_000) == 40 // 64 + 1
+    assert count(49, 40, 12_000) == 5
+    assert count(49, 4, 10) == 1
+    assert count(98, 40, 100_000) == 1
