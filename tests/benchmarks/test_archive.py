@@ -89,6 +89,7 @@ def in_a_process(program: str, *arguments: Path) -> tuple[str, float, int]:
         [sys.executable, "-c", program + _MEMORY, *map(str, arguments)],
         capture_output=True,
         text=True,
+        timeout=600,
         check=True,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

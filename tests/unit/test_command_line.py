@@ -642,7 +642,13 @@ def test_a_reader_that_has_seen_enough_is_no_error(shell: Place) -> None:
     stored(backend, *map(str, range(2_000)))
     command = f"{sys.executable} -m strands_persql show s {' '.join(terminal.options)} | head -3"
 
-    ran = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)  # noqa: S607
+    ran = subprocess.run(
+        ["sh", "-c", command],  # noqa: S607
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
     assert len(ran.stdout.splitlines()) == 3
     assert ran.stderr == ""

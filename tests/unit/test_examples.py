@@ -68,7 +68,13 @@ def test_the_commands_that_the_demo_names_work(demo: str, demo_folder: Path) -> 
 
     shown, counted = (
         subprocess.run(
-            one, cwd=demo_folder, capture_output=True, text=True, encoding="utf-8", check=True
+            one,
+            cwd=demo_folder,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            timeout=60,
+            check=True,
         ).stdout
         for one in commands
     )
