@@ -132,11 +132,7 @@ def think(messages: Messages) -> Reply:
 # -- what happens ----------------------------------------------------------------------------------
 
 NEXT = """
-What to look at next:
-  README.md            ten lines of your own, and what it costs
-  docs/guarantees.md   what you can rely on, with the test that holds each promise
-  docs/hosted.md       the same on a hosted database
-  docs/examples/       this program, and a web server"""
+What to look at next: README.md, docs/guarantees.md, docs/cli.md, docs/hosted.md"""
 
 
 def main(path: str) -> None:
