@@ -62,6 +62,7 @@ BOUNDED = {
     "read_agent_states": archiving.read_agent_states(TABLES, "s"),
     "read_multi_agent_lines": archiving.read_multi_agent_lines(TABLES, "s"),
     "read_last_message": archiving.read_last_message(TABLES, "s"),
+    "read_messages": archiving.read_messages(TABLES, "s", "r.data", after=("a", 5), rows=9, size=9),
     "read_message_lines": archiving.read_message_lines(TABLES, "s", after=("a", 5), rows=9, size=9),
     **{
         f"store_lines, {table}": archiving.store_lines(TABLES, table, "s", "w", lines="[]")

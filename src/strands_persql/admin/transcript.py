@@ -49,9 +49,9 @@ def read_transcript(
     session_id: str,
     agent_id: str,
     *,
-    limit: int = 100,
-    after: str | int | None = None,
-    newest_first: bool = False,
+    limit: int,
+    after: str | int | None,
+    newest_first: bool,
 ) -> Page[TranscriptEntry]:
     """Read what was said, one page at a time.
 

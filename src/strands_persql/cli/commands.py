@@ -33,6 +33,8 @@ _COMMON: dict[str, tuple[Any, Any]] = {
 }
 _ASKING: dict[str, tuple[Any, Any]] = {"yes": (Annotated[bool, _YES], False), **_COMMON}
 
+OneOrAll = Annotated[str | None, typer.Argument(help="One session, or all.", show_default=False)]
+
 Command = Callable[..., None]
 
 

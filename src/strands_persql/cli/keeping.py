@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 
 from strands_persql.admin import Erasure, Finding, SessionAdmin
-from strands_persql.cli.commands import command
+from strands_persql.cli.commands import OneOrAll, command
 from strands_persql.cli.connection import Place
 from strands_persql.cli.markdown import Indented
 from strands_persql.cli.output import FOUND_DAMAGE, NOT_FOUND, Output
@@ -62,9 +62,7 @@ def setup(
 def check(
     where: Place,
     output: Output,
-    session: Annotated[
-        str | None, typer.Argument(help="One session, or all.", show_default=False)
-    ] = None,
+    session: OneOrAll = None,
     repair: Annotated[
         bool, typer.Option("--repair", help="Repair what can be, after it was named.")
     ] = False,

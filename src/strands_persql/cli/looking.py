@@ -11,7 +11,7 @@ from rich.text import Text
 
 from strands_persql.admin import AgentSummary, SessionSummary, Totals
 from strands_persql.admin.catalogue import describe_view
-from strands_persql.cli.commands import command
+from strands_persql.cli.commands import OneOrAll, command
 from strands_persql.cli.connection import Place
 from strands_persql.cli.output import Output
 from strands_persql.cli.terminal import bars, plain_table, print_all
@@ -116,9 +116,7 @@ def _sessions_table(sessions: Sequence[SessionSummary], *, counts: bool) -> Rend
 def stats(
     where: Place,
     output: Output,
-    session: Annotated[
-        str | None, typer.Argument(help="One session, or all.", show_default=False)
-    ] = None,
+    session: OneOrAll = None,
     starts_with: Annotated[
         str, typer.Option("--starts-with", help="What the sessions' ids begin with.")
     ] = "",

@@ -92,8 +92,8 @@ class HistoryEntry:
     def redact(self, redacted: Message) -> None:
         """Give it the content that takes its place, for good."""
         self.place(redacted)  # it may have been forgotten
-        if self.record is not None:
-            self.record.redact_message = redacted
+        assert self.record is not None
+        self.record.redact_message = redacted
 
     def place(self, message: Message) -> None:
         """Take another object for it, in its place in memory."""

@@ -3,7 +3,7 @@
 It knows of no format. A change early in a text, as a snapshot's time is, costs that change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple, TypeAlias
 
 ANCHOR = 32
@@ -80,27 +80,26 @@ class _Differ:
 
     def forward(self, start: int) -> Iterator[Hunk]:
         """Yield what follows what both texts begin with, as far as there are copies."""
-        in_old = in_new = start
-        for _ in range(_MOST):
-            found = self._next_copy(in_old, in_new)
-            if found is None:
-                return
-            copy, place = found
-            yield self._new[in_new:place]
-            yield copy
-            in_old, in_new = copy.end, place + copy.size
+        yield from self._copies(self._next_copy, start, start)
 
     def rest(self, in_old: int, in_new: int) -> Iterator[Hunk]:
         """Yield the last hunks: new text, and behind it what has followed in the old one."""
+        in_new = yield from self._copies(self._next_close, in_old, in_new)
+        yield self._new[in_new : self._end]
+
+    def _copies(
+        self, find: Callable[[int, int], tuple[Copy, int] | None], in_old: int, in_new: int
+    ) -> Generator[Hunk, None, int]:
+        """Yield copies with the new text before each, and return where they end in the new text."""
         for _ in range(_MOST):
-            found = self._next_close(in_old, in_new)
+            found = find(in_old, in_new)
             if found is None:
                 break
             copy, place = found
             yield self._new[in_new:place]
             yield copy
             in_old, in_new = copy.end, place + copy.size
-        yield self._new[in_new : self._end]
+        return in_new
 
     def _next_copy(self, in_old: int, in_new: int) -> tuple[Copy, int] | None:
         """Return the next copy and its place in the new text, or None if there is none."""

@@ -119,11 +119,20 @@ def page_size(source: str) -> str:
 def read_message_lines(
     tables: Tables, session_id: str, *, after: tuple[str, int], rows: int, size: int
 ) -> Statement:
-    """Read messages of a session's agents as lines, in order, beyond one of them.
+    """Read messages of a session's agents as lines; see `read_messages`."""
+    columns = f"agent_id, message_id, {_MESSAGE_LINE} AS line"
+    return read_messages(tables, session_id, columns, after=after, rows=rows, size=size)
+
+
+def read_messages(
+    tables: Tables, session_id: str, columns: str, *, after: tuple[str, int], rows: int, size: int
+) -> Statement:
+    """Read messages of a session's agents, in order of agent and id, beyond one of them.
 
     Args:
         tables: The tables.
         session_id: The session.
+        columns: What to read of each row ``r``, in SQL.
         after: Agent and id of the message before the first one.
         rows: Messages at the most.
         size: Bytes of their data at the most, but for a single message that is larger.
@@ -134,8 +143,7 @@ def read_message_lines(
         ORDER BY r.agent_id, r.message_id
     """
     return tables.statement(
-        f"SELECT r.agent_id, r.message_id, {_MESSAGE_LINE} AS line {source}"
-        f" LIMIT ({page_size(source)})",
+        f"SELECT {columns} {source} LIMIT ({page_size(source)})",
         session_id=session_id,
         agent_id=after[0],
         message_id=after[1],

@@ -2,7 +2,7 @@
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.archiving import page_size
+from strands_persql.tables.archiving import read_messages
 from strands_persql.tables.tables import Tables
 
 _NEXT = """(
@@ -73,31 +73,9 @@ def read_multi_agent_rows(tables: Tables, session_id: str) -> Statement:
 def read_message_rows(
     tables: Tables, session_id: str, *, after: tuple[str, int], rows: int, size: int
 ) -> Statement:
-    """Read rows of messages in order of agent and id, beyond one of them.
-
-    Args:
-        tables: The tables.
-        session_id: The session.
-        after: Agent and id of the message before the first one.
-        rows: Messages at the most.
-        size: Bytes of their data at the most, but for a single message that is larger.
-    """
-    source = """
-        FROM {messages} WHERE session_id = :session_id
-            AND (agent_id, message_id) > (:agent_id, :message_id)
-        ORDER BY agent_id, message_id
-    """
-    return tables.statement(
-        f"""
-        SELECT agent_id, message_id, {_KINDS} AS counter, version, turn, data {source}
-        LIMIT ({page_size(source)})
-        """,
-        session_id=session_id,
-        agent_id=after[0],
-        message_id=after[1],
-        rows=rows,
-        bytes=size,
-    )
+    """Read rows of messages; see `archiving.read_messages`."""
+    columns = f"agent_id, message_id, {_KINDS} AS counter, version, turn, data"
+    return read_messages(tables, session_id, columns, after=after, rows=rows, size=size)
 
 
 def read_turns(tables: Tables, key: AgentKey, between: tuple[int, int]) -> Statement:

@@ -4,9 +4,9 @@ Each creation carries the id of its write. A deletion keeps those ids, so that a
 creation doesn't bring back what was deleted since.
 """
 
-from strands_persql.databases.protocol import Statement
+from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.tables import RowData, Tables, row_values
+from strands_persql.tables.tables import DATABASE_NOW, RowData, Tables, row_values
 
 _DELETIONS_KEPT_S = 7 * 24 * 3600  # no request is under way for longer
 
@@ -87,13 +87,15 @@ _IS_THE_ONE = """EXISTS (
     SELECT 1 FROM {sessions}
     WHERE session_id = :session_id AND write_id = coalesce(:write_id, write_id)
 ) AND NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :deletion)"""
+SESSION_TABLES = ("messages", "agents", "multi_agents", "sessions")
+"""The tables that hold a session, its own row's last."""
+
 _REMEMBER = """
     INSERT INTO {{deletions}} (write_id, deleted_at)
     SELECT write_id, {now} FROM {{{table}}}
     WHERE session_id = :session_id AND write_id <> '' AND {condition}
     ON CONFLICT DO NOTHING
 """
-_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"  # unixepoch() is missing in older SQLite
 
 
 def delete_session(
@@ -108,30 +110,40 @@ def delete_session(
         deletion: The id of this deletion.
     """
     values = {"session_id": session_id, "write_id": write_id, "deletion": deletion}
-    remember = [
-        tables.statement(_REMEMBER.format(table=table, condition=_IS_THE_ONE, now=_NOW), **values)
-        for table in ("multi_agents", "agents", "sessions")
-    ]
-    delete = [
-        tables.statement(
-            f"DELETE FROM {{{table}}} WHERE session_id = :session_id AND {_IS_THE_ONE}",  # noqa: S608
-            **values,
-        )
-        for table in ("messages", "agents", "multi_agents", "sessions")
-    ]
     done = tables.statement(
         f"""
-        INSERT INTO {{deletions}} (write_id, deleted_at) VALUES (:deletion, {_NOW})
+        INSERT INTO {{deletions}} (write_id, deleted_at) VALUES (:deletion, {DATABASE_NOW})
         ON CONFLICT DO NOTHING
         """,  # noqa: S608
         deletion=deletion,
     )
-    return [*remember, *delete, done]
+    return [*remove_session(tables, _IS_THE_ONE, **values), done]
+
+
+def remove_session(tables: Tables, condition: str, **values: Value) -> list[Statement]:
+    """Delete every row of a session; the writes that created them are remembered.
+
+    So late copies of those writes create nothing.
+
+    Args:
+        tables: The tables.
+        condition: What must hold, in SQL; it may ask for the session's row, which goes last.
+        **values: The condition's values, and ``session_id``.
+    """
+    remember = [
+        _REMEMBER.format(table=table, condition=condition, now=DATABASE_NOW)
+        for table in ("multi_agents", "agents", "sessions")
+    ]
+    delete = [
+        f"DELETE FROM {{{table}}} WHERE session_id = :session_id AND {condition}"  # noqa: S608
+        for table in SESSION_TABLES
+    ]
+    return [tables.statement(template, **values) for template in (*remember, *delete)]
 
 
 def forget_deletions(tables: Tables) -> Statement:
     """Forget the creating writes of what was deleted long ago."""
     return tables.statement(
-        f"DELETE FROM {{deletions}} WHERE deleted_at < {_NOW} - :kept",  # noqa: S608
+        f"DELETE FROM {{deletions}} WHERE deleted_at < {DATABASE_NOW} - :kept",  # noqa: S608
         kept=_DELETIONS_KEPT_S,
     )

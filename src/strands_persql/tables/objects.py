@@ -9,7 +9,7 @@ from functools import reduce
 from operator import and_
 
 from strands_persql.databases.protocol import Statement
-from strands_persql.tables.tables import Tables
+from strands_persql.tables.tables import DATABASE_NOW, Tables
 from strands_persql.tables.writing import Precondition
 
 FIRST_PAGE_CHARACTERS = 4_000_000
@@ -18,7 +18,6 @@ FIRST_PAGE_CHARACTERS = 4_000_000
 FIRST_PAGE_PIECES = 16
 """Pieces of a larger one that the first request brings."""
 
-_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"  # unixepoch() is missing in older SQLite
 _PART = "json_extract(r.value, '$[0]')"
 _REFERS = f"r.type = 'array' AND {_PART} = p.part"
 # CROSS JOIN keeps SQLite from scanning all parts first; one damaged row must not stop the others.
@@ -265,7 +264,7 @@ def store_part(
     return tables.statement(
         f"""
         INSERT INTO {{parts}} (pool, part, data, write_id, stored_at)
-        SELECT :pool, :part, {text.sql}, :write_id, {_NOW} WHERE {precondition.sql}
+        SELECT :pool, :part, {text.sql}, :write_id, {DATABASE_NOW} WHERE {precondition.sql}
         """,
         **text.values,
         write_id=write_id,
@@ -278,7 +277,7 @@ def upload_part(tables: Tables, text: PartText, write_id: str) -> Statement:
     return tables.statement(
         f"""
         INSERT INTO {{parts}} (pool, part, data, write_id, stored_at)
-        VALUES (:pool, :part, :text, :write_id, {_NOW}) ON CONFLICT DO NOTHING
+        VALUES (:pool, :part, :text, :write_id, {DATABASE_NOW}) ON CONFLICT DO NOTHING
         """,  # noqa: S608 - nothing but constants
         **text.values,
         write_id=write_id,
@@ -336,7 +335,8 @@ def spend(tables: Tables, key: str, write_id: str) -> Statement:
     """Note that a creation was refused, if it was."""
     return tables.statement(
         f"""
-        INSERT INTO {{deletions}} (write_id, deleted_at) SELECT :write_id, {_NOW} WHERE NOT EXISTS (
+        INSERT INTO {{deletions}} (write_id, deleted_at) SELECT :write_id, {DATABASE_NOW}
+        WHERE NOT EXISTS (
             SELECT 1 FROM {{objects}} WHERE key = :key AND write_id = :write_id
         ) ON CONFLICT DO NOTHING
         """,  # noqa: S608 - nothing but constants
@@ -434,7 +434,7 @@ def delete_object(
             ) {_others(pool_end)}
             """,  # noqa: S608 - nothing but constants
             f"""
-            INSERT INTO {{deletions}} (write_id, deleted_at) SELECT write_id, {_NOW}
+            INSERT INTO {{deletions}} (write_id, deleted_at) SELECT write_id, {DATABASE_NOW}
             FROM {{objects}} WHERE key = :key AND write_id = :origin ON CONFLICT DO NOTHING
             """,  # noqa: S608 - nothing but constants
             "DELETE FROM {objects} WHERE key = :key AND write_id = :origin",
@@ -455,7 +455,7 @@ def delete_objects(tables: Tables, first: str, last: str, origins: str) -> list[
         tables.statement(
             f"""
             INSERT INTO {{deletions}} (write_id, deleted_at)
-            SELECT value, {_NOW} FROM json_each(:origins) WHERE true ON CONFLICT DO NOTHING
+            SELECT value, {DATABASE_NOW} FROM json_each(:origins) WHERE true ON CONFLICT DO NOTHING
             """,  # noqa: S608 - nothing but constants
             origins=origins,
         ),
@@ -517,7 +517,7 @@ def sweep_parts(
         f"""
         DELETE FROM {{parts}} AS p
         WHERE (pool, part) > (:pool, :part) AND (pool, part) <= (:last_pool, :last_part)
-            AND stored_at <= {_NOW} - :age AND {_UNUSED}
+            AND stored_at <= {DATABASE_NOW} - :age AND {_UNUSED}
         """,  # noqa: S608 - nothing but constants
         pool=after[0],
         part=after[1],

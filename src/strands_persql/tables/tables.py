@@ -10,6 +10,9 @@ from strands_persql.tables.object_columns import OBJECT_COLUMNS, OBJECT_KEYS
 MAX_ID = 2**53 - 1
 """A message id beyond every other one, exact in the hosted engine's numbers too."""
 
+DATABASE_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"
+"""The database's time in seconds; older SQLite has no unixepoch()."""
+
 # Every table has these; `write_id` is the write that created the row, `writes` the latest updates.
 _COMMON = {
     "data": "TEXT NOT NULL DEFAULT '{}'",
