@@ -24,10 +24,11 @@ from strands_persql.persistence.compare_and_swap import CompareAndSwap, refuse_t
 from strands_persql.persistence.merge import merge_content, same, settled_interrupts
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
-from strands_persql.tables import reading, writing
+from strands_persql.tables import appending, preconditions, reading, updating
 from strands_persql.tables.codec import RowCodec
+from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.tables import RowData, Tables
-from strands_persql.tables.writing import Precondition, ViewChange, WindowMove
+from strands_persql.tables.updating import ViewChange, WindowMove
 
 logger = logging.getLogger("strands_persql")
 
@@ -136,14 +137,14 @@ class Committer:
         updates = self._add_updates(batch, change, base, precondition if row else None)
         self._add_agent(batch, change, base, row, precondition)
         agent = batch.ask(
-            writing.read_result(
+            updating.read_result(
                 self._tables, change.key, known_version=base.version, write_id=change.id
             )
         )
         turn = foreign = None
         if change.messages or change.claim:
             after = change.claim.message_id - 1 if change.claim else change.complete_to
-            turn = batch.ask(writing.read_turn(self._tables, change.key, change.turn, after))
+            turn = batch.ask(appending.read_turn(self._tables, change.key, change.turn, after))
         if change.asks_foreign:
             foreign = batch.ask(self._read_foreign(change, base))
         return Request(change, base, batch, agent, turn, foreign, updates, merged, row)
@@ -169,18 +170,18 @@ class Committer:
         is_refused = self._swaps.on_conflict == "raise"
         edits_with_row = bool(change.updates) and row is not None
         if is_refused or change.is_alone or edits_with_row:
-            condition = writing.agent_is(base.origin, base.version)
+            condition = preconditions.agent_is(base.origin, base.version)
         elif change.first is not None:
             # Messages that move must be in the open end of the view, whoever has written it.
-            condition = writing.agent_is(base.origin, base.version, plain_from=change.first)
+            condition = preconditions.agent_is(base.origin, base.version, plain_from=change.first)
         else:
-            condition = writing.agent_is(base.origin)
+            condition = preconditions.agent_is(base.origin)
         if change.is_alone or (is_refused and change.messages):
             # Messages of the turn itself may be beyond it by then: the batch stores them.
-            condition &= writing.nothing_after(change.complete_to, change.turn)
+            condition &= preconditions.nothing_after(change.complete_to, change.turn)
         if change.claim is not None:
             claim = change.claim
-            condition &= writing.claimed(claim.message_id, claim.message_write, change.id)
+            condition &= preconditions.claimed(claim.message_id, claim.message_write, change.id)
         return condition
 
     def _add_messages(
@@ -189,7 +190,7 @@ class Committer:
         key, claim = change.key, change.claim
         if claim is not None:
             batch.run(
-                writing.claim_turn(
+                appending.claim_turn(
                     self._tables,
                     key,
                     message_id=claim.message_id,
@@ -197,7 +198,7 @@ class Committer:
                     turn=change.turn,
                     known_claim=claim.known,
                     write_id=change.id,
-                    precondition=writing.agent_is(
+                    precondition=preconditions.agent_is(
                         base.origin, base.version if self._swaps.on_conflict == "raise" else None
                     ),
                 )
@@ -205,7 +206,7 @@ class Committer:
         if change.first is not None and (change.messages or claim is not None):
             last = change.messages[-1].write_id if change.messages else "-"
             batch.run(
-                *writing.move_turn(
+                *appending.move_turn(
                     self._tables,
                     key,
                     turn=change.turn,
@@ -217,7 +218,7 @@ class Committer:
             )
         for message in change.messages:
             batch.run(
-                writing.append_message(
+                appending.append_message(
                     self._tables,
                     key,
                     turn=change.turn,
@@ -240,7 +241,7 @@ class Committer:
         for update in change.updates:
             between = (update.first, update.last)
             batch.run(
-                writing.edit_message(
+                updating.edit_message(
                     self._tables,
                     change.key,
                     between=between,
@@ -248,16 +249,16 @@ class Committer:
                     version=update.version,
                     row=update.row,
                     write_id=update.write_id,
-                    precondition=precondition or writing.agent_is(base.origin),
+                    precondition=precondition or preconditions.agent_is(base.origin),
                 )
             )
             handles.append(
                 batch.ask(
-                    writing.read_edited(self._tables, change.key, between, update.message_write)
+                    updating.read_edited(self._tables, change.key, between, update.message_write)
                 )
             )
         if change.updates and precondition is None:
-            batch.run(writing.mark_edits(self._tables, change.key, base.origin))
+            batch.run(updating.mark_edits(self._tables, change.key, base.origin))
         return tuple(handles)
 
     def _add_agent(
@@ -273,7 +274,7 @@ class Committer:
         # The row's own version and origin are conditions of the update anyway.
         has_more = self._swaps.on_conflict == "raise" or change.is_alone or change.claim
         batch.run(
-            writing.update_agent(
+            updating.update_agent(
                 self._tables,
                 change.key,
                 row=row,

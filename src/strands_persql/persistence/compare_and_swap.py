@@ -10,7 +10,7 @@ from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import LostRaceError, RetryPolicy
 from strands_persql.persistence.changes import OnConflict
 from strands_persql.runtime.ids import CHANGE_ID_LENGTH, AgentKey
-from strands_persql.tables.writing import WRITES_KEPT
+from strands_persql.tables.expressions import WRITES_KEPT
 
 _T = TypeVar("_T")
 

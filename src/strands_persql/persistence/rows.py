@@ -10,7 +10,7 @@ from strands_persql.persistence.cached import StoredMessage
 from strands_persql.persistence.compare_and_swap import RowVersion, Swap
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import AgentKey, new_id
-from strands_persql.tables import reading, writing
+from strands_persql.tables import reading, updating
 from strands_persql.tables.tables import RowData
 
 _T = TypeVar("_T")
@@ -61,7 +61,7 @@ class RowUpdates:
 
         def prepare(batch: Batch, change: str, expected: RowVersion) -> Handle:
             batch.run(
-                *writing.update_message(
+                *updating.update_message(
                     self._store.tables,
                     key,
                     message_id,
@@ -104,7 +104,7 @@ class RowUpdates:
 
         def prepare(batch: Batch, change: str, expected: RowVersion) -> Handle:
             batch.run(
-                writing.update_multi_agent(
+                updating.update_multi_agent(
                     self._store.tables,
                     key,
                     row,

@@ -35,7 +35,7 @@ from strands_persql.persistence.committer import Committer, Rebase, Request
 from strands_persql.persistence.compare_and_swap import CompareAndSwap
 from strands_persql.runtime.forks import renew_after_fork
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
-from strands_persql.tables import creating, reading, writing
+from strands_persql.tables import appending, creating, preconditions, reading
 from strands_persql.tables.codec import RowCodec, content_of, removed_messages
 from strands_persql.tables.tables import RowData, Tables
 
@@ -292,7 +292,7 @@ class SessionStore:
             ),
             creating.create_agent(self.tables, key, row, write_id, start=0, view="[]"),
         )
-        precondition = writing.agent_is(write_id, 1)
+        precondition = preconditions.agent_is(write_id, 1)
         first = 0
         for portion in _portions(messages):
             rows = [
@@ -300,7 +300,7 @@ class SessionStore:
                 for one in portion
             ]
             batch.run(
-                writing.create_messages(
+                appending.create_messages(
                     self.tables,
                     key,
                     turn=turn,

@@ -29,7 +29,7 @@ from strands_persql.runtime.clock import now
 from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.forks import renew_after_fork
 from strands_persql.runtime.ids import AgentKey, check_id, check_message_id, new_id
-from strands_persql.tables import creating, reading, writing
+from strands_persql.tables import appending, creating, reading
 from strands_persql.tables.codec import removed_messages
 from strands_persql.tables.tables import Tables
 
@@ -352,7 +352,7 @@ class PerSQLSessionRepository(SessionRepository):
         row = self._codec.message(key, session_message)
         apart_from_its_place = row.data.replace(f'"message_id":{wanted}', "", 1)
         write_id = _write_id(session_message, apart_from_its_place)
-        statements = writing.create_message(
+        statements = appending.create_message(
             self._tables, key, wanted, row, write_id, self._origin(key)
         )
         batch = Batch(statements.insert, statements.mark)

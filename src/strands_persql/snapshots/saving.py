@@ -18,9 +18,10 @@ from strands_persql.snapshots.planning import Base, Plan, part_name, plan_save
 from strands_persql.snapshots.sight import ABSENT, Seen
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded, StoredValue, pieces_of
-from strands_persql.tables import objects
-from strands_persql.tables.objects import ObjectRow, PartText
-from strands_persql.tables.writing import Precondition
+from strands_persql.tables import object_conditions, object_parts, objects
+from strands_persql.tables.object_parts import PartText
+from strands_persql.tables.objects import ObjectRow
+from strands_persql.tables.preconditions import Precondition
 
 _UPLOADED = 16
 """Parts that one request brings ahead of a save, and that a save brings itself: 4 MB or more."""
@@ -177,7 +178,7 @@ class Save:
             batch = Batch()
             for part, text in attempt.plan.parts[first : first + _UPLOADED]:
                 place = PartText(self._pool, part, text)
-                batch.run(objects.upload_part(self._store.tables, place, attempt.write_id))
+                batch.run(object_parts.upload_part(self._store.tables, place, attempt.write_id))
             self._store.gateway.run(batch, writes=True, **context_of(self._key))
 
     def _batch(self, attempt: _Attempt) -> tuple[Batch, Handle]:
@@ -197,17 +198,19 @@ class Save:
         # The row last, so that no row ever refers to text that isn't there.
         if self._expected.saved_by:
             expected = self._expected.saved_by
-            rest = objects.all_of(self._base_condition(attempt), parts)
+            rest = object_conditions.all_of(self._base_condition(attempt), parts)
             batch.run(objects.replace_object(tables, row, expected, write_id, rest, adds=plan.adds))
         else:
             batch.run(
-                objects.create_object(tables, row, write_id, objects.all_of(target, parts)),
+                objects.create_object(
+                    tables, row, write_id, object_conditions.all_of(target, parts)
+                ),
                 objects.spend(tables, self._key, write_id),
             )
         if released := sorted(self._expected.parts - parts_of(plan.pieces)):
             names = json.dumps(released)
             batch.run(
-                objects.release_parts(
+                object_parts.release_parts(
                     tables, self._key, self._pool, pool_end(self._pool), names, write_id
                 )
             )
@@ -218,7 +221,7 @@ class Save:
         tables, plan, write_id = self._store.tables, attempt.plan, attempt.write_id
         made = [] if len(plan.parts) > _UPLOADED else plan.parts
         statements = [
-            objects.store_part(tables, PartText(self._pool, part, text), write_id, target)
+            object_parts.store_part(tables, PartText(self._pool, part, text), write_id, target)
             for part, text in made
         ]
         addition = plan.addition
@@ -230,35 +233,39 @@ class Save:
             saved_by = attempt.base.value.saved_by
             text = PartText(self._pool, addition.part, addition.text, attempt.base_key, saved_by)
         if addition.size is None:
-            return [*statements, objects.store_part(tables, text, write_id, target)]
+            return [*statements, object_parts.store_part(tables, text, write_id, target)]
         return [
             *statements,
-            objects.extend_part(tables, text, addition.size, write_id, target),
+            object_parts.extend_part(tables, text, addition.size, write_id, target),
         ]
 
     def _target(self, attempt: _Attempt) -> Precondition:
         """Return the precondition that the value and what it builds on are as they are known."""
         if self._expected.saved_by:
-            target = objects.object_is(self._key, self._expected.saved_by)
+            target = object_conditions.object_is(self._key, self._expected.saved_by)
         else:
-            target = objects.no_object(self._key) & objects.unspent(attempt.write_id)
-        return objects.all_of(target, self._base_condition(attempt))
+            target = object_conditions.no_object(self._key) & object_conditions.unspent(
+                attempt.write_id
+            )
+        return object_conditions.all_of(target, self._base_condition(attempt))
 
     def _base_condition(self, attempt: _Attempt) -> Precondition | None:
         base = attempt.base
         if base is None or base.is_own:
             return None
-        return objects.base_is(attempt.base_key, base.value.saved_by)
+        return object_conditions.base_is(attempt.base_key, base.value.saved_by)
 
     def _parts(self, attempt: _Attempt) -> Precondition | None:
         """Return the precondition that the parts are there that the save makes and extends."""
         made = extended = None
         addition = attempt.plan.addition
         if attempt.made:
-            made = objects.parts_stored(self._pool, attempt.name, attempt.write_id, attempt.made)
+            made = object_conditions.parts_stored(
+                self._pool, attempt.name, attempt.write_id, attempt.made
+            )
         if addition is not None and addition.size is not None:
-            extended = objects.part_extended(self._pool, addition.part, attempt.write_id)
-        return objects.all_of(made, extended) if made or extended else None
+            extended = object_conditions.part_extended(self._pool, addition.part, attempt.write_id)
+        return object_conditions.all_of(made, extended) if made or extended else None
 
     def _send(self, batch: Batch, attempt: _Attempt) -> Answer:
         try:
@@ -287,7 +294,7 @@ class Save:
         """Delete what was sent ahead; a sweep does where this fails."""
         if len(attempt.plan.parts) > _UPLOADED:
             batch = Batch(
-                objects.withdraw_parts(
+                object_parts.withdraw_parts(
                     self._store.tables, self._pool, attempt.name, attempt.write_id
                 )
             )

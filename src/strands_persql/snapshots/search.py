@@ -14,9 +14,9 @@ from strands_persql.runtime.threads import in_thread
 from strands_persql.snapshots.errors import storage_errors
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded
-from strands_persql.tables import objects, searching
+from strands_persql.tables import object_conditions, searching
+from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.tables import Tables
-from strands_persql.tables.writing import Precondition
 
 if TYPE_CHECKING:
     from strands_persql.snapshots.storage import PerSQLStorage
@@ -100,7 +100,9 @@ class FullTextSearch(NoIndex):
 
         def run() -> None:
             value = Encoded.of(bytes(data))
-            statements = self.added(storage.store.tables, place, value, objects.UNCONDITIONAL)
+            statements = self.added(
+                storage.store.tables, place, value, object_conditions.UNCONDITIONAL
+            )
             if statements:
                 batch = Batch(*statements)
                 self.with_index(storage.store, lambda: gateway.run(batch, writes=True))

@@ -27,7 +27,7 @@ from strands_persql.snapshots.sharing import Sharing
 from strands_persql.snapshots.sight import ABSENT, Seen, Sight
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded
-from strands_persql.tables import objects
+from strands_persql.tables import object_conditions
 from strands_persql.tables.tables import Tables
 
 _Self = TypeVar("_Self", bound="PerSQLStorage")
@@ -330,7 +330,7 @@ class PerSQLStorage:
                 seen,
                 overwrites=overwrites,
                 beside=lambda write_id: self._index.added(
-                    self.store.tables, place, value, objects.object_is(place, write_id)
+                    self.store.tables, place, value, object_conditions.object_is(place, write_id)
                 ),
             )
             try:

@@ -17,7 +17,7 @@ from strands_persql.snapshots.errors import StorageCorruptRowError
 from strands_persql.snapshots.keys import context_of, end_of, pool_end, pool_of
 from strands_persql.snapshots.pieces import Pieces, length
 from strands_persql.snapshots.values import StoredValue, pieces_of
-from strands_persql.tables import objects
+from strands_persql.tables import object_parts, objects
 from strands_persql.tables.creating import forget_deletions
 from strands_persql.tables.tables import Tables
 
@@ -215,7 +215,7 @@ class ValueStore:
         if len(page) < DELETED_PER_REQUEST:
             # Keys may lie within a pool that begins before the prefix.
             first = min(prefix, pool_of(prefix))
-            batch.run(objects.release_unused(self.tables, first, end_of(prefix)))
+            batch.run(object_parts.release_unused(self.tables, first, end_of(prefix)))
         self._forget_deletions(batch)
         try:
             self.gateway.run(batch, writes=True, **context_of(prefix))
@@ -239,13 +239,13 @@ class ValueStore:
         after, count = ("", ""), 0
         while True:
             batch = Batch()
-            rows = batch.ask(objects.list_parts(self.tables, after, _SWEPT_PER_REQUEST))
+            rows = batch.ask(object_parts.list_parts(self.tables, after, _SWEPT_PER_REQUEST))
             page = self.gateway.run(batch)[rows]
             if not page:
                 return count
             last = page[-1]["pool"], page[-1]["part"]
-            batch = Batch(objects.sweep_parts(self.tables, after, last, age))
-            changed = batch.ask(objects.count_changes(self.tables))
+            batch = Batch(object_parts.sweep_parts(self.tables, after, last, age))
+            changed = batch.ask(object_parts.count_changes(self.tables))
             count += int(self.gateway.run(batch, writes=True)[changed][0]["changed"])
             if len(page) < _SWEPT_PER_REQUEST:
                 return count

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables import creating, writing
+from strands_persql.tables import appending, creating, preconditions
 from strands_persql.tables.tables import RowData, Tables
 
 
@@ -18,14 +18,14 @@ def create_agent_with_turns(
         key: The agent.
         row: Its row.
         turns: For each its id, the place of its first message, and the JSON of its rows as
-            `writing.create_messages` takes them.
+            `appending.create_messages` takes them.
         write: This write.
     """
-    precondition = writing.agent_is(write, 1)
+    precondition = preconditions.agent_is(write, 1)
     return [
         creating.create_agent(tables, key, row, write, start=0, view="[]"),
         *(
-            writing.create_messages(
+            appending.create_messages(
                 tables, key, turn=turn, rows=rows, first=first, precondition=precondition
             )
             for turn, first, rows in turns

@@ -7,8 +7,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from strands_persql.databases.protocol import Statement
+from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.tables import Tables
-from strands_persql.tables.writing import Precondition
 
 _SNIPPET_WORDS = 24
 _SNIPPET_CHARACTERS = 400
