@@ -26,6 +26,7 @@ from strands_persql.errors import PerSQLError
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.persistence.cached import CachedAgent, CachedSession
 from strands_persql.persistence.changes import OnConflict, PendingMessage
+from strands_persql.persistence.creations import Creations
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
@@ -322,7 +323,7 @@ class PerSQLSessionManager(RepositorySessionManager):
             upstream.mark_message(message, f"{'/'.join(key)}/initial/{new_id()}/{index}")
         records = [SessionMessage.from_message(one, i) for i, one in enumerate(agent.messages)]
         rows = [self._store.codec.message(key, record) for record in records]
-        found, created = self._store.start_agent(
+        found, created = Creations(self._store).start_agent(
             self.session,
             upstream.agent_record(agent),
             [PendingMessage(new_id(), row) for row in rows],

@@ -7,6 +7,7 @@ from strands.types.session import Session
 
 from strands_persql.persistence.cached import CachedSession
 from strands_persql.persistence.compare_and_swap import InDoubtError, RowVersion
+from strands_persql.persistence.creations import Creations
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
@@ -37,7 +38,7 @@ class MultiAgentStates:
         created = False
         if found is None:
             row = self._store.codec.multi_agent(key.session_id, source, now())
-            found, created = self._store.start_multi_agent(self._session, key, row)
+            found, created = Creations(self._store).start_multi_agent(self._session, key, row)
         if not created:
             source.deserialize_state(self._store.codec.read_multi_agent(key, found.data))
         self._stored[source.id] = (found.data, RowVersion(found.version, found.origin))

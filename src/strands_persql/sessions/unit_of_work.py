@@ -23,7 +23,8 @@ from strands_persql.persistence.changes import (
 )
 from strands_persql.persistence.committer import Request
 from strands_persql.persistence.compare_and_swap import InDoubtError
-from strands_persql.persistence.store import AgentLock, SessionStore
+from strands_persql.persistence.locks import AgentLock
+from strands_persql.persistence.store import SessionStore
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.containers import copy_containers

@@ -18,6 +18,7 @@ from strands_persql.gateway.batch import Batch
 from strands_persql.gateway.stats import Counters
 from strands_persql.persistence.cache import SessionCache, partition
 from strands_persql.persistence.cached import CachedAgent
+from strands_persql.persistence.creations import Creations
 from strands_persql.persistence.store import SessionStore
 from strands_persql.persistence.view import items_of
 from strands_persql.runtime.clock import now
@@ -266,7 +267,7 @@ class _Log:
     def _create_multi_agent(self, key: AgentKey, data: Mapping[str, Any]) -> None:
         time = now()
         row = RowData(json.dumps(encode_bytes_values(data.get("state") or {})), time, time)
-        _, created = self._store.start_multi_agent(self._session(), key, row)
+        _, created = Creations(self._store).start_multi_agent(self._session(), key, row)
         if not created:
             raise self._exists()
 

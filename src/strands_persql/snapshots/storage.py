@@ -16,6 +16,7 @@ from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache
+from strands_persql.persistence.options import check_options
 from strands_persql.runtime.threads import in_thread
 from strands_persql.snapshots import upstream
 from strands_persql.snapshots.cache import ValueCache
@@ -93,10 +94,7 @@ class PerSQLStorage:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
-        if not max_staleness >= 0:
-            raise ValueError(f"max_staleness={max_staleness} | must not be negative")
-        if on_conflict not in ("raise", "overwrite"):
-            raise ValueError(f"on_conflict={on_conflict!r} | must be 'raise' or 'overwrite'")
+        check_options(max_staleness, on_conflict, ("raise", "overwrite"))
         self.database = database
         self.cache = cache if cache is not None else SessionCache()
         self.prefix = ""
