@@ -26,7 +26,9 @@ class Database(Protocol):
     """A SQLite database that can be asked, near or far.
 
     `LocalDatabase`, `RestDatabase` and the handles of the ``persql`` SDK satisfy it, and so may
-    a class of your own. Its methods are called from several threads at once.
+    a class of your own. Its methods are called from several threads at once. It may also have
+    ``max_row_bytes``, and ``telemetry_attributes``: what tells it apart in OpenTelemetry's spans
+    and metrics, such as ``db.system.name`` and ``db.namespace``.
     """
 
     def query(self, sql: str, params: Sequence[Value] = ..., /) -> Result:

@@ -1,7 +1,7 @@
 """The hosted database: PerSQL's documented HTTP API, over one pool of kept-alive connections."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -142,6 +142,18 @@ class RestDatabase:
     def __repr__(self) -> str:
         """Show the database and its host, never the token."""
         return f"<RestDatabase {self._where}>"
+
+    @property
+    def telemetry_attributes(self) -> Mapping[str, str | int]:
+        """What tells the database apart in OpenTelemetry's spans and metrics."""
+        address = self._connections.address
+        default_port = 443 if address.scheme == "https" else 80
+        return {
+            "db.system.name": "persql",
+            "db.namespace": self.name,
+            "server.address": address.host.strip("[]"),
+            "server.port": address.port or default_port,
+        }
 
     def query(
         self, sql: str, params: Sequence[Value] = (), *, idempotency_key: str | None = None

@@ -19,10 +19,11 @@ from strands_persql.errors import (
     StatementError,
     UnavailableError,
 )
-from strands_persql.gateway import telemetry
 from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
+from strands_persql.gateway.telemetry import RoundTrip, Telemetry
+from strands_persql.runtime.text import one_line
 from strands_persql.tables import migrations
 from strands_persql.tables.tables import Tables
 
@@ -57,6 +58,7 @@ class Gateway:
         self._tables = tables
         self._retry = retry
         self._counters = counters
+        self._telemetry = Telemetry(database)
         self._takes_key = _takes_idempotency_key(database)
 
     def run(
@@ -84,7 +86,7 @@ class Gateway:
         """
         context: _Context = {"session_id": session_id, "agent_id": agent_id}
         try:
-            return self._send(batch, writes, context)
+            return self._send(batch, writes, context, may_lack_tables=True)
         except _SchemaMissingError as missing:
             logger.debug("prefix=<%s> | tables missing or old, setting up", self._tables.prefix)
             self.setup()
@@ -116,22 +118,47 @@ class Gateway:
                 return self.setup()  # another process upgraded at the same moment
             raise self._schema_error(error, context, changes) from error
 
-    def count(self, **counts: int) -> None:
+    def count(self, **counts: float) -> None:
         """Add to the repository's counters."""
         self._counters.add(**counts)
         for name, amount in counts.items():
-            telemetry.count(name, amount)
+            self._telemetry.count(name, amount)
 
-    def _send(self, batch: Batch, writes: bool, context: _Context) -> Answer:
+    def _send(
+        self, batch: Batch, writes: bool, context: _Context, *, may_lack_tables: bool = False
+    ) -> Answer:
         options: dict[str, Any] = {"transaction": True}
         if writes and self._takes_key:
             options["idempotency_key"] = uuid.uuid4().hex
         failures: list[Failure] = []
+
+        def attempt() -> list[list[Row]]:
+            self.count(round_trips=1)
+            with RoundTrip(
+                self._telemetry,
+                batch.statements,
+                writes=writes,
+                attempt=len(failures) + 1,
+                **context,
+            ) as trip:
+                try:
+                    results = self.database.batch(batch.statements, **options)
+                except Exception as error:
+                    failures.append(classify(error))
+                    trip.failed(error, failures[-1], may_lack_tables=may_lack_tables)
+                    raise
+                results = results_of(results)
+                usage = usage_of(results)
+                self.count(**usage)
+                trip.used(usage)
+            return [rows_of(result) for result in results]
+
+        def before_retry(error: BaseException, wait_s: float) -> None:
+            self.count(retries=1)
+            _log_retry(error, failures, wait_s, context)
+
         try:
-            rows = self._retry.call(
-                lambda: self._try(batch, options, context, failures),
-                lambda: self.count(retries=1),
-            )
+            rows = self._retry.call(attempt, before_retry)
         except Exception as error:
             raise _translate(error, failures, writes, context) from error
         if len(rows) != len(batch.statements):
@@ -140,22 +167,6 @@ class Gateway:
                 **context,
             )
         return Answer(rows, any(failure.may_have_applied for failure in failures))
-
-    def _try(
-        self, batch: Batch, options: dict[str, Any], context: _Context, failures: list[Failure]
-    ) -> list[list[Row]]:
-        self.count(round_trips=1)
-        with telemetry.RoundTrip(**context, statements=len(batch.statements)) as trip:
-            try:
-                results = self.database.batch(batch.statements, **options)
-            except Exception as error:
-                failures.append(classify(error))
-                raise
-            results = results_of(results)
-            usage = usage_of(results)
-            self._counters.add(**usage)
-            trip.used(usage)
-        return [rows_of(result) for result in results]
 
     def _schema_error(
         self, error: Exception, context: _Context, changes: Sequence[str]
@@ -169,6 +180,20 @@ class Gateway:
             sql=sql,
             **context,
         )
+
+
+def _log_retry(
+    error: BaseException, failures: list[Failure], wait_s: float, context: _Context
+) -> None:
+    # The error's class alone: its text may quote what was stored.
+    logger.warning(
+        "session_id=<%s>, agent_id=<%s>, attempt=<%d>, error=<%s>, wait_s=<%.2f>"
+        " | a request failed and is tried again after the wait",
+        *(None if one is None else one_line(one) for one in context.values()),
+        len(failures),
+        failures[-1].kind or type(error).__name__,
+        wait_s,
+    )
 
 
 class _SchemaMissingError(Exception):

@@ -41,12 +41,15 @@ class RetryPolicy:
         """Never try a failed request again; lost races are still merged."""
         return cls(budget=0.0)
 
-    def call(self, attempt: Callable[[], _T], before_retry: Callable[[], None]) -> _T:
+    def call(
+        self, attempt: Callable[[], _T], before_retry: Callable[[BaseException, float], None]
+    ) -> _T:
         """Call until it succeeds, fails for good, or the budget ends.
 
         Args:
             attempt: What to call.
-            before_retry: Called before each further try.
+            before_retry: Called before the wait for each further try, with what the last one
+                raised and the seconds to wait.
 
         Returns:
             What ``attempt`` returned.
@@ -63,13 +66,20 @@ class RetryPolicy:
             backoff = tenacity.wait_random_exponential(self.first_wait, self.max_wait)
             return max(backoff(state), classify(error).retry_after or 0.0)
 
+        def before_sleep(state: tenacity.RetryCallState) -> None:
+            assert state.outcome is not None
+            error = state.outcome.exception()
+            assert error is not None
+            assert state.next_action is not None
+            before_retry(error, state.next_action.sleep)
+
         def retrying() -> tenacity.Retrying:
             return tenacity.Retrying(
                 sleep=self.sleep,
                 stop=tenacity.stop_before_delay(self._left_since(began)),
                 wait=wait,
                 retry=tenacity.retry_if_exception(_is_transient),
-                before_sleep=lambda _: before_retry(),
+                before_sleep=before_sleep,
                 reraise=True,
             )
 

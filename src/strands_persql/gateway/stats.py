@@ -15,9 +15,11 @@ class Stats:
         round_trips: Requests sent to the database, retries included.
         retries: Requests among them that repeated one that failed in passing.
         conflicts: Conditional writes that another writer's came before.
-        hits: Sessions or rows answered from memory.
-        misses: Sessions or rows that the database had to be asked for.
+        hits: Reads answered from memory.
+        unchanged: Reads of which one small request said that memory is up to date.
+        misses: Reads that brought something from the database.
         evictions: Sessions dropped from memory to stay within its limit.
+        oversized: Sessions that were not kept, for each alone is beyond the cache's limit.
         cached_bytes: What the cache holds now, in bytes (a level, not a count).
         rows_read: Rows that the database read, where it tells.
         rows_written: Rows that the database wrote, where it tells.
@@ -28,8 +30,10 @@ class Stats:
     retries: int = 0
     conflicts: int = 0
     hits: int = 0
+    unchanged: int = 0
     misses: int = 0
     evictions: int = 0
+    oversized: int = 0
     cached_bytes: int = 0
     rows_read: int = 0
     rows_written: int = 0

@@ -44,6 +44,7 @@ class SessionCache:
         self._evicted = Counters()
         self.after_fork()
         renew_after_fork(self)
+        _caches.add(self)
 
     def after_fork(self) -> None:
         """Forget what the parent's threads may have left half done."""
@@ -132,6 +133,7 @@ class CachePartition:
         """Start empty."""
         self.clock = clock
         self.counters = Counters()
+        self._attributes = telemetry.attributes_of(database)
         self._number = number
         self._database = database
         self._entries = entries
@@ -214,9 +216,9 @@ class CachePartition:
                 del self._entries[key]
 
     def count(self, name: str) -> None:
-        """Count a hit or a miss."""
+        """Count a read by how it was answered, under its name in `Stats`."""
         self.counters.add(**{name: 1})
-        telemetry.count(name)
+        telemetry.count(name, 1, self._attributes)
 
     def _end(self, ticket: "ReadTicket") -> None:
         # The lock is held.
@@ -235,6 +237,8 @@ class CachePartition:
         self._entries.pop(key, None)
         if entry.size <= self._entries.maxsize:
             self._entries[key] = entry
+        else:
+            self.count("oversized")
 
 
 class ReadTicket:
@@ -263,3 +267,37 @@ class _CountingLRU(cachetools.LRUCache[_Key, CachedSession]):
         item = super().popitem()
         self._evicted()
         return item
+
+
+class _Caches:
+    """All caches of the process, for the metrics of what they hold."""
+
+    def __init__(self) -> None:
+        self._caches: weakref.WeakSet[SessionCache] = weakref.WeakSet()
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Begin with a lock that no thread of the parent holds."""
+        self._lock = threading.Lock()
+
+    def add(self, cache: SessionCache) -> None:
+        with self._lock:
+            self._caches.add(cache)
+
+    def all(self) -> list[SessionCache]:
+        with self._lock:
+            return list(self._caches)
+
+
+_caches = _Caches()
+telemetry.observe_bytes(
+    "cached_bytes",
+    "What the caches of this process hold",
+    lambda: sum(cache.current_bytes for cache in _caches.all()),
+)
+telemetry.observe_bytes(
+    "cache_limit",
+    "The most that the caches of this process may hold",
+    lambda: sum(cache.max_bytes for cache in _caches.all()),
+)

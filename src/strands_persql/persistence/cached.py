@@ -246,6 +246,15 @@ class CachedSession:
             )
         )
 
+    def known(self) -> tuple[Any, ...]:
+        """Return what is known, which is the same as long as nothing has changed."""
+        return (
+            self.origin,
+            self.data,
+            {agent_id: agent.known() for agent_id, agent in self.agents.items()},
+            {agent_id: agent.known() for agent_id, agent in self.multi_agents.items()},
+        )
+
     def with_agent(self, agent_id: str, agent: CachedAgent) -> "CachedSession":
         """Return the session with an agent as it is now."""
         return replace(self, agents={**self.agents, agent_id: agent})

@@ -97,8 +97,10 @@ class SessionStore:
         if entry is not None and self.clock() - entry.checked_at < self._max_staleness:
             self.cache.count("hits")
             return entry
-        self.cache.count("misses")
-        return self._refresh(session_id, entry)
+        fresh = self._refresh(session_id, entry)
+        is_unchanged = entry and fresh and fresh.known() == entry.known()
+        self.cache.count("unchanged" if is_unchanged else "misses")
+        return fresh
 
     def agent(self, key: AgentKey) -> CachedAgent | None:
         """Return an agent as its session was last seen, or None if it isn't there."""
@@ -138,19 +140,21 @@ class SessionStore:
             The messages from the ``offset``-th on, or None if the agent isn't there.
         """
         entry = self.cache.get(key.session_id)
+        answered = "hits"
         if entry is None or key.agent_id not in entry.agents:
+            answered = "misses"
             entry = self._refresh(key.session_id, entry, key.agent_id)
             if entry is None or key.agent_id not in entry.agents:
-                self.cache.count("misses")
+                self.cache.count(answered)
                 return None
         agent = entry.agents[key.agent_id]
         if agent.view.is_plain and agent.view.start == 0:  # nothing is before it
-            self.cache.count("hits")
+            self.cache.count(answered)
             return list(agent.messages[offset : None if limit is None else offset + limit])
         if agent.view.is_plain and limit is None:
             removed = removed_messages(self.codec.read_content(key, agent.data))
             if offset == removed:  # what Strands asks for to restore an agent
-                self.cache.count("hits")
+                self.cache.count(answered)
                 return list(agent.messages)
         self.cache.count("misses")
         return self._read_messages(key, limit, offset)

@@ -117,8 +117,10 @@ class PerSQLSessionRepository(SessionRepository):
         return replace(
             self._counters.read(),
             hits=cached.hits,
+            unchanged=cached.unchanged,
             misses=cached.misses,
             evictions=self.cache.evictions,
+            oversized=cached.oversized,
             cached_bytes=self.cache.current_bytes,
         )
 

@@ -276,8 +276,10 @@ class PerSQLStorage:
         return replace(
             self._counters.read(),
             hits=cached.hits,
+            unchanged=cached.unchanged,
             misses=cached.misses,
             evictions=self.cache.evictions,
+            oversized=cached.oversized,
             cached_bytes=self.cache.current_bytes,
         )
 

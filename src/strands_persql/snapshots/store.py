@@ -90,10 +90,11 @@ class ValueStore:
         if cached is not None and self.cache.clock() - cached.checked_at < self._max_staleness:
             self.cache.count("hits")
             return cached
-        self.cache.count("misses")
         with self.cache.asking(key) as keep:
             found = self._read(key, cached)
             keep(found)
+        is_unchanged = cached and found and found.saved_by == cached.saved_by
+        self.cache.count("unchanged" if is_unchanged else "misses")
         if found is not None:
             self.latest.note(key)
         return found

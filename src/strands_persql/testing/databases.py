@@ -6,7 +6,7 @@ import itertools
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
 from strands_persql.databases.protocol import Database, Result, Statement, Value
@@ -35,6 +35,12 @@ class _WrappedDatabase:
         """The wrapped database's limit on a row, in bytes, or None; not there if it tells none."""
         limit: int | None = self._database.max_row_bytes  # type: ignore[attr-defined]
         return limit
+
+    @property
+    def telemetry_attributes(self) -> Mapping[str, str | int]:
+        """What tells the wrapped database apart in traces; not there if it tells nothing."""
+        told: Mapping[str, str | int] = self._database.telemetry_attributes  # type: ignore[attr-defined]
+        return told
 
     def query(
         self, sql: str, params: Sequence[Value] = (), /, *, idempotency_key: str | None = None
