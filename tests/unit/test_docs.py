@@ -9,6 +9,8 @@ import io
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -80,7 +82,29 @@ def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
     """A page's Python and commands run from top to bottom, and print what stands behind them."""
     if page.name == "storage.md":
         pytest.importorskip("strands.storage", reason="this version of Strands has no storages")
-    monkeypatch.chdir(tmp_path)
+    if _APART in page.read_text(encoding="utf-8"):
+        program = f"from tests.unit.test_docs import *; run_page(Path({str(page)!r}))"
+        ran = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+        assert (ran.returncode, ran.stderr) == (0, "")
+    else:
+        monkeypatch.chdir(tmp_path)
+        run_page(page)
+
+
+# What a page may say whose code configures the process that it runs in.
+_APART = "<!-- runs in a process of its own -->"
+
+
+def run_page(page: Path) -> None:
+    """Run a page's blocks, and compare what they print with what stands behind them."""
     names: dict[str, object] = {"__name__": page.name}
     for block in blocks(page):
         if block.language == "console" and block.runs:
@@ -148,11 +172,40 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert heading in slugs, f"{page.name} links to {path}#{heading}"
 
 
-def test_every_page_is_linked_from_the_readme() -> None:
-    """The README leads to every page."""
-    linked = {(ROOT / path).resolve() for path, _ in _LINK.findall(README.read_text("utf-8"))}
+def test_every_page_is_linked() -> None:
+    """The README and the pages' index lead to every page."""
+    index = ROOT / "docs" / "index.md"
+    linked = {
+        (page.parent / path).resolve()
+        for page in (README, index)
+        for path, _ in _LINK.findall(page.read_text("utf-8"))
+    }
 
-    assert {page.resolve() for page in PAGES} - linked == {README.resolve()}
+    assert {page.resolve() for page in PAGES} - linked <= {README.resolve(), index.resolve()}
+
+
+def test_a_dashboards_queries_ask_for_what_is_told() -> None:
+    """Each metric and label of the dashboard's queries is one of the library's, as it is told."""
+    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    queries = "".join(
+        block.text
+        for block in blocks(ROOT / "docs" / "observability.md")
+        if block.language == "promql"
+    )
+    told = set()
+    for name, kind, _ in re.findall(r"^\| `([\w.]+)` \| (\w+), `(\S+)`", page, re.MULTILINE):
+        spelled = name.replace(".", "_")
+        if kind == "histogram":
+            told |= {f"{spelled}_seconds_{part}" for part in ("bucket", "count", "sum")}
+        else:
+            told.add(f"{spelled}_total" if kind == "counter" else spelled)
+            told.add(f"{spelled}_bytes")
+    labels = {name.replace(".", "_") for name in re.findall(r"`((?:db|error)\.[\w.]+)`", page)}
+
+    asked = set(re.findall(r"\b(?:strands_persql|db_client)_\w+", queries))
+    assert len(asked) > 8
+    assert asked - told == set()
+    assert set(re.findall(r"\b(?:db|error)_\w+", queries)) - asked - labels == set()
 
 
 def test_cited_tests_exist() -> None:
