@@ -14,6 +14,11 @@ OLDEST := strands-agents==1.42.0 cachetools==5.3.0 opentelemetry-api==1.30.0 ten
 # Older ones search for minutes through what Strands' dependencies allow.
 NEW_PIP := 'pip>=24.1'
 UPSTREAM_NEEDS := 'moto>=5.1' 'pytest-asyncio>=1'
+# The stores that ours are compared with, and stand-ins for their services.
+OTHERS := 'strands-agents-session[dynamodb,mongodb,sql]==0.2.0' bedrock-agentcore==1.25.0 \
+	'moto[dynamodb,s3]>=5.1' fakeredis mongomock
+# It asks for Python 3.12 and runs on older ones too; fakeredis brings what it needs.
+REDIS := --no-deps --ignore-requires-python strands-redis-session-manager==0.1.0
 
 # The wheel, in an environment of its own and away from the sources: two processes of one session.
 define SMOKE
@@ -37,7 +42,7 @@ endef
 export SMOKE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test upstream upstream-oldest oldest test-wheel lint format types package check \
+.PHONY: help demo serve test compare upstream upstream-oldest oldest test-wheel lint format types package check \
 	bench clean
 
 help:
@@ -45,6 +50,7 @@ help:
 	@echo "make serve    the hosted database's engine on this machine, for a first hosted script"
 	@echo "make test     the tests, on the hosted database's engine too where npm is there"
 	@echo "make upstream Strands' own tests of sessions, with ours in place of theirs"
+	@echo "make compare  the README's comparison with other session stores"
 	@echo "make oldest   both of these on the oldest Strands that is supported"
 	@echo "make check    all that CI asks for: lint, types, tests, Strands' tests, package"
 	@echo "make lint     ruff: rules and format"
@@ -67,6 +73,11 @@ test: $(VENV)/.developing engine
 # Strands' tests come with its source distribution, which is fetched from the package index once.
 upstream: $(VENV)/.upstream
 	@$(RUN)/python -m tests.upstream
+
+compare:
+	@$(MAKE) --no-print-directory .venv-compare/.compared VENV=.venv-compare
+	@.venv-compare/bin/python -m tests.comparison
+	@.venv-compare/bin/python -m pytest -q -m "" tests/comparison
 
 upstream-oldest:
 	@$(MAKE) --no-print-directory upstream VENV=.venv-oldest WITH="$(OLDEST)"
@@ -142,6 +153,12 @@ $(VENV)/.developing: $(VENV)/.made pyproject.toml
 $(VENV)/.upstream: $(VENV)/.developing
 	@echo "installing what Strands' tests need into $(VENV)"
 	@$(PIP) $(UPSTREAM_NEEDS)
+	@touch $@
+
+$(VENV)/.compared: $(VENV)/.developing
+	@echo "installing other session stores into $(VENV)"
+	@$(PIP) $(OTHERS)
+	@$(PIP) $(REDIS)
 	@touch $@
 
 # The engine of the hosted database comes as an npm package. Without npm its tests are skipped,
