@@ -194,3 +194,19 @@ class CommitResult:
     row: RowData | None = None
     lost: Sequence[StoredMessage] = ()
     has_foreign_state: bool = False
+
+    def has_changes_of_others(
+        self, change: ChangeSet, before: MergeBase, *, has_moved: bool
+    ) -> bool:
+        """Whether others have changed the history or the view, not the change set alone.
+
+        Args:
+            change: The change set.
+            before: The merge base that it was made on.
+            has_moved: Whether messages of its turn have moved.
+        """
+        if not self.has_other_history:
+            return False
+        own_changes = (1 if change.updates else 0) + (1 if has_moved else 0)
+        is_own = self.base.history_version == before.history_version + own_changes
+        return not is_own or self.base.view != (change.view or before.view)

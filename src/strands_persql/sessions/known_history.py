@@ -171,6 +171,23 @@ class KnownHistory:
             if self._ids[place] != entry.message_id:
                 self._ids.insert(place, entry.message_id)
 
+    def extend(self, new: Sequence[HistoryEntry], *, has_moved: bool) -> bool:
+        """Take messages that were just stored for the end of what is known, if they are that.
+
+        Args:
+            new: The messages, which have ids by now.
+            has_moved: Whether others of their turn have moved: other writers came between.
+
+        Returns:
+            Whether they are: no message of another writer is between.
+        """
+        first = self.complete_to + 1
+        expected = list(range(first, first + len(new)))
+        if has_moved or [one.message_id for one in new] != expected:
+            return False
+        self.complete_to = expected[-1]
+        return True
+
     def last(self) -> HistoryEntry | None:
         """Return the newest known message."""
         return max(self._entries.values(), key=lambda one: one.message_id or 0, default=None)

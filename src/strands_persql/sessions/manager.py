@@ -4,16 +4,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from strands.agent.state import AgentState
-from strands.hooks.events import (
-    AfterInvocationEvent,
-    AfterMultiAgentInvocationEvent,
-    AfterNodeCallEvent,
-    AgentInitializedEvent,
-    BeforeInvocationEvent,
-    BeforeMultiAgentInvocationEvent,
-    MessageAddedEvent,
-    MultiAgentInitializedEvent,
-)
+from strands.hooks.events import AgentInitializedEvent, MultiAgentInitializedEvent
 from strands.hooks.registry import HookRegistry
 from strands.session.repository_session_manager import RepositorySessionManager
 from strands.types.content import Message
@@ -30,9 +21,10 @@ from strands_persql.persistence.creations import Creations
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
-from strands_persql.runtime.threads import Queue, in_thread
+from strands_persql.runtime.threads import in_thread
 from strands_persql.sessions import upstream
 from strands_persql.sessions.events import AgentEvents
+from strands_persql.sessions.hooks import OtherEvents, SessionHooks
 from strands_persql.sessions.multi_agents import MultiAgentStates
 from strands_persql.sessions.repository import PerSQLSessionRepository
 from strands_persql.sessions.unit_of_work import UnitOfWork
@@ -123,7 +115,6 @@ class PerSQLSessionManager(RepositorySessionManager):
         self._events: dict[str, AgentEvents] = {}
         self._agents: dict[str, Any] = {}
         self._multi_agents = MultiAgentStates(self._store, RowUpdates(self._store), self.session)
-        self._multi_agent_queue = Queue()
 
     @classmethod
     def from_token(
@@ -251,50 +242,12 @@ class PerSQLSessionManager(RepositorySessionManager):
 
         All but initialization are coroutines, so that other agents on the event loop go on.
         """
-        super().register_hooks(_OtherEvents(registry), **kwargs)  # type: ignore[arg-type]
+        super().register_hooks(OtherEvents(registry), **kwargs)  # type: ignore[arg-type]
         registry.add_callback(AgentInitializedEvent, lambda event: self.initialize(event.agent))
-        registry.add_callback(BeforeInvocationEvent, self._on_invocation)
-        registry.add_callback(MessageAddedEvent, self._on_message)
-        upstream.call_last_at_end(registry, self._on_hooks_end)
-        upstream.call_first_at_end(registry, self._on_invocation_end)
-        if upstream.MESSAGE_UPDATED is not None:
-            registry.add_callback(upstream.MESSAGE_UPDATED, self._on_update)
-        for event_type in upstream.bidi_events():
-            registry.add_callback(event_type, self._on_update)
         registry.add_callback(
             MultiAgentInitializedEvent, lambda event: self.initialize_multi_agent(event.source)
         )
-        registry.add_callback(BeforeMultiAgentInvocationEvent, self._on_multi_agent_invocation)
-        registry.add_callback(AfterNodeCallEvent, self._on_multi_agent)
-        registry.add_callback(AfterMultiAgentInvocationEvent, self._on_multi_agent)
-
-    async def _on_invocation(self, event: BeforeInvocationEvent) -> None:
-        upstream.keep_first_at_end(event.agent.hooks, self._on_invocation_end)
-        # Without a message the agent goes on where it has stopped.
-        await self._events_of(event.agent).invocation_began(continues=event.messages == [])
-
-    async def _on_message(self, event: MessageAddedEvent) -> None:
-        await self._events_of(event.agent).message_added(event.message)
-
-    async def _on_update(self, event: Any) -> None:
-        await self._events_of(event.agent).message_updated()
-
-    async def _on_invocation_end(self, event: AfterInvocationEvent) -> None:
-        await self._events_of(event.agent).invocation_ended(getattr(event, "result", None))
-
-    async def _on_hooks_end(self, event: AfterInvocationEvent) -> None:
-        await self._events_of(event.agent).hooks_ended()
-
-    async def _on_multi_agent_invocation(self, event: BeforeMultiAgentInvocationEvent) -> None:
-        if upstream.is_interrupted(event.source):
-            await self._multi_agent_queue.run(lambda: self._multi_agents.claim(event.source))
-
-    async def _on_multi_agent(
-        self, event: AfterNodeCallEvent | AfterMultiAgentInvocationEvent
-    ) -> None:
-        source = event.source
-        text = self._multi_agents.encode(source)  # here, for nodes change it on this loop
-        await self._multi_agent_queue.run(lambda: self._multi_agents.store(source.id, text))
+        SessionHooks(self._events_of, self._multi_agents).register(registry)
 
     # -- agents --------------------------------------------------------------------------------
 
@@ -445,23 +398,3 @@ class PerSQLSessionManager(RepositorySessionManager):
             PerSQLError: If it could not be stored.
         """
         self._multi_agents.store(source.id, self._multi_agents.encode(source))
-
-
-class _OtherEvents:
-    """A registry for the parent class: passes on what it registers for events that aren't ours."""
-
-    _OURS = (
-        AgentInitializedEvent,
-        MessageAddedEvent,
-        AfterInvocationEvent,
-        MultiAgentInitializedEvent,
-        AfterNodeCallEvent,
-        AfterMultiAgentInvocationEvent,
-    )
-
-    def __init__(self, registry: HookRegistry) -> None:
-        self._registry = registry
-
-    def add_callback(self, event_type: Any, callback: Any, **kwargs: Any) -> None:
-        if event_type not in self._OURS:
-            self._registry.add_callback(event_type, callback, **kwargs)

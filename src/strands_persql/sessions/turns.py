@@ -1,8 +1,17 @@
 """Turns: from a prompt to the end of its invocation, wherever that goes on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from strands.types.content import Message
+
+from strands_persql.runtime.ids import new_id
+from strands_persql.sessions import upstream
 from strands_persql.sessions.history import HistoryEntry
+from strands_persql.sessions.known_history import KnownHistory
+from strands_persql.sessions.pending import PendingChanges
+from strands_persql.sessions.tool_calls import answered_ids
 
 
 @dataclass
@@ -34,3 +43,113 @@ class Turn:
     def last(self) -> HistoryEntry | None:
         """Its last message that has a row, or None."""
         return next((one for one in reversed(self.entries) if one.message_id is not None), None)
+
+
+class Turns:
+    """The agent's own turns: the one under way, and the one before it.
+
+    Args:
+        history: What is known of the agent's history.
+        pending: What is to be stored.
+
+    Attributes:
+        current: The turn under way, or None.
+        last: The latest turn that has ended or stopped, or None.
+        is_invoked: Whether an invocation is under way.
+        stops_at_checkpoint: Whether the last invocation stopped at a checkpoint of Strands.
+        answered_id: The turn whose interrupts the invocation has answered, or None.
+    """
+
+    def __init__(self, history: KnownHistory, pending: PendingChanges) -> None:
+        """Begin without a turn."""
+        self.current: Turn | None = None
+        self.last: Turn | None = None
+        self.is_invoked = self.stops_at_checkpoint = False
+        self.answered_id: str | None = None
+        self._history = history
+        self._pending = pending
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the current turn goes on, so that it moves behind the others', whole."""
+        return self.is_invoked or bool(self._pending.messages)
+
+    @property
+    def current_id(self) -> str:
+        """The id of the turn under way, or nothing."""
+        return "" if self.current is None else self.current.turn_id
+
+    @property
+    def latest_id(self) -> str:
+        """The id of the turn under way or else of the last one, or nothing."""
+        latest = self.current or self.last
+        return "" if latest is None else latest.turn_id
+
+    @property
+    def own_ids(self) -> set[str]:
+        """The ids of both turns."""
+        return {turn.turn_id for turn in (self.current, self.last) if turn is not None}
+
+    @property
+    def current_stored(self) -> list[HistoryEntry]:
+        """The messages of the turn under way that have rows."""
+        return [] if self.current is None else self.current.stored
+
+    def begin_invocation(self) -> None:
+        """Note that the agent was invoked."""
+        self.end()
+        self.is_invoked, self.stops_at_checkpoint = True, False
+
+    def end(self) -> None:
+        """End the turn under way."""
+        # A change set belongs to one turn, so the turn stays open while messages are pending.
+        if self.current is not None and not self._pending.messages:
+            self.last, self.current = self.current, None
+
+    def turn_of(self, message: Message) -> tuple[Turn, bool]:
+        """Return the turn that a message said now belongs to, and whether it begins with it."""
+        answers = bool(answered_ids(message))
+        if not self.is_invoked and message["role"] == "user" and not answers:
+            self.end()
+        if self.current is not None:
+            return self.current, False
+        if answers and self.last is not None:
+            self.current = self.last
+        else:
+            self.current = Turn(new_id())
+        return self.current, True
+
+    def stopped(self, agent: Any) -> Turn | None:
+        """Return the turn that an agent goes on with, or None where nothing has stopped."""
+        state, last = upstream.interrupts(agent), self.last
+        if isinstance(state, upstream.WaitingInterrupts) and state.activated:
+            turn_id = state.turn_id
+        elif last is not None and last.entries:
+            return last
+        else:
+            turn_id = self._history.stopped_turn()
+        if last is not None and last.turn_id == turn_id:
+            return last
+        entries = self._history.of_turn(turn_id) if turn_id else []
+        return Turn(turn_id, entries) if entries else None
+
+    def wait_for_answers(self, agent: Any, waiting: Mapping[str, dict[str, Any]]) -> None:
+        """Have an agent that waits for answers know whose turn they go on with.
+
+        Args:
+            agent: The agent.
+            waiting: The interrupts that wait in the session, by their turns.
+        """
+        if not upstream.is_interrupted(agent):
+            return
+        turn_id = self._interrupted(agent, waiting)
+        others = {turn: state for turn, state in waiting.items() if turn != turn_id}
+        upstream.wait_for_answers(agent, turn_id, others)
+
+    def _interrupted(self, agent: Any, waiting: Mapping[str, dict[str, Any]]) -> str:
+        if self.last is not None:
+            return self.last.turn_id
+        state = upstream.interrupts(agent)
+        ids = set() if state is None else set(state.interrupts)
+        found = (turn for turn, one in waiting.items() if set(one.get("interrupts", ())) == ids)
+        return next(found, None) or self._history.stopped_turn()

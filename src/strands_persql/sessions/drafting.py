@@ -1,0 +1,234 @@
+"""Drafting a change set: what of an agent is not stored as it is, and what its row is to have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from strands_persql.persistence.changes import (
+    MAX_STATEMENTS,
+    ChangeSet,
+    Claim,
+    MergeBase,
+    MessageUpdate,
+    PendingMessage,
+)
+from strands_persql.persistence.view import View
+from strands_persql.runtime.clock import now
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.sessions import upstream
+from strands_persql.sessions.content import AgentContent
+from strands_persql.sessions.history import Entry, HistoryEntry, edited
+from strands_persql.sessions.known_history import KnownHistory
+from strands_persql.sessions.pending import PendingChanges
+from strands_persql.sessions.turns import Turns
+from strands_persql.sessions.working_view import WorkingView, without_placeholders
+from strands_persql.tables.codec import RowCodec
+from strands_persql.tables.tables import MAX_ID
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be stored, however often it takes.
+
+    Attributes:
+        id: The id of the change set.
+        state: Whether to store the agent's state.
+        messages: Whether to store its messages, and what it works with.
+        claim: The claim to go on with a turn.
+        answers: Whether interrupts are answered, of a turn that has nothing to claim.
+        is_retry: Whether another writer came first, so that its rows are asked for.
+    """
+
+    id: str
+    state: bool = True
+    messages: bool = True
+    claim: Claim | None = None
+    answers: bool = False
+    is_retry: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A change set, with what it was made of.
+
+    Attributes:
+        change: The change set.
+        shown: What the agent has in memory, of what has or will have a place in its view.
+        wanted: What the row's view will have, or None where it stays.
+        text: The JSON of the content, where there is content.
+        pending: The messages to append.
+        updated: The messages to update.
+        is_last: Whether nothing is left to store after it.
+    """
+
+    change: ChangeSet
+    shown: list[Entry] | None = None
+    wanted: list[Entry] | None = None
+    text: str | None = None
+    pending: Sequence[HistoryEntry] = ()
+    updated: Sequence[HistoryEntry] = ()
+    is_last: bool = True
+
+
+class Drafter:
+    """Makes change sets of what has changed about an agent.
+
+    Args:
+        key: The agent.
+        codec: What encodes rows.
+        content: What encodes the agent's content.
+        history: What is known of its history.
+        pending: What is to be stored.
+        turns: Its own turns.
+        view: What it works with.
+    """
+
+    def __init__(
+        self,
+        key: AgentKey,
+        codec: RowCodec,
+        content: AgentContent,
+        history: KnownHistory,
+        pending: PendingChanges,
+        turns: Turns,
+        view: WorkingView,
+    ) -> None:
+        """Initialize."""
+        self._key = key
+        self._codec = codec
+        self._content = content
+        self._history = history
+        self._pending = pending
+        self._turns = turns
+        self._view = view
+
+    def draft(
+        self, agent: Any, plan: Plan, base: MergeBase, *, asks_with_messages: bool
+    ) -> Draft | None:
+        """Return what is to be stored, or None where nothing is.
+
+        Args:
+            agent: The agent.
+            plan: What of it is to be stored.
+            base: The merge base.
+            asks_with_messages: Whether to ask for others' messages where some are appended.
+        """
+        entries = self._view.in_memory(agent)
+        shown = without_placeholders(entries)
+        pending = self._pending.portion() if plan.messages else []
+        all_updated = self._edited_or_redacted(entries, agent)
+        updated = all_updated[: (MAX_STATEMENTS - len(pending)) // 2]
+        has_all_messages = not plan.messages or len(pending) == len(self._pending.messages)
+        is_last = has_all_messages and len(updated) == len(all_updated)
+        text, content = self._changed_content(agent, plan, base) if is_last else (None, None)
+        is_moving = bool(pending) or plan.claim is not None
+        ids, newest = self._next_ids(pending, is_moving=is_moving)
+        wanted, view = None, None
+        # A turn that others have overtaken has its place in the view once it goes on.
+        if plan.messages and is_last and (is_moving or not self._view.is_out_of_order):
+            wanted, view = self._wanted_view(shown, pending, ids, newest, base.view)
+        if not (is_moving or updated or content or view):
+            return None
+        turn = self._turns.current
+        change = ChangeSet(
+            plan.id,
+            self._key,
+            content=content,
+            view=view,
+            messages=[PendingMessage(one.write_id, one.row, ids[one]) for one in pending],
+            updates=[self._update(one, plan) for one in updated],
+            claim=plan.claim,
+            turn=self._turns.current_id,
+            first=None if turn is None else turn.first_id,
+            complete_to=self._history.complete_to,
+            is_alone=(is_moving or view is not None)
+            and not self._holds_any_append(view or base.view, ids),
+            asks_foreign=plan.is_retry
+            or plan.claim is not None
+            or (bool(pending) and asks_with_messages),
+        )
+        is_whole = shown if plan.messages and is_last else None
+        return Draft(change, is_whole, wanted, text, pending, updated, is_last)
+
+    # -- content and messages ------------------------------------------------------------------
+
+    def _changed_content(
+        self, agent: Any, plan: Plan, base: MergeBase
+    ) -> tuple[str, dict[str, Any]] | tuple[None, None]:
+        """Return the agent's content and its JSON, or None for each if its row has them."""
+        if not plan.state:
+            return None, None
+        turn_id = self._turns.latest_id
+        if plan.claim is not None or plan.answers:
+            return self._content.resumed(agent, base, {turn_id, self._turns.answered_id})
+        changed = self._content.changed(
+            agent,
+            base,
+            is_running=self._turns.is_invoked,
+            turn_id=turn_id,
+            stops=self._turns.stops_at_checkpoint,
+        )
+        return changed or (None, None)
+
+    def _edited_or_redacted(self, entries: Sequence[Entry], agent: Any) -> list[HistoryEntry]:
+        """Return the stored messages whose content isn't what their rows have."""
+        found = [] if upstream.is_stateful(agent) else list(edited(entries, agent.messages))
+        found += [one for one in self._pending.redacted if one not in found]
+        return [
+            one for one in found if isinstance(one, HistoryEntry) and one.message_id is not None
+        ]
+
+    def _update(self, entry: HistoryEntry, plan: Plan) -> MessageUpdate:
+        record = entry.record
+        assert record is not None
+        assert entry.message_id is not None
+        record.updated_at = now()
+        may_move = entry.turn == self._turns.current_id and entry.turn and entry.write_id
+        return MessageUpdate(
+            first=entry.message_id,
+            last=MAX_ID if may_move else entry.message_id,
+            message_write=entry.write_id,
+            version=None if entry in self._pending.redacted else entry.version,
+            write_id=plan.id,
+            row=self._codec.message(self._key, record),
+        )
+
+    # -- the view ------------------------------------------------------------------------------
+
+    def _next_ids(
+        self, pending: Sequence[HistoryEntry], *, is_moving: bool
+    ) -> tuple[dict[HistoryEntry, int], int]:
+        """Return the ids that the turn's messages will have if no other writer comes first."""
+        newest, ids = self._history.newest, {}
+        stored = self._turns.current_stored
+        if is_moving and stored and stored[-1].message_id != newest:
+            first = stored[0].message_id or 0
+            ids = {one: (one.message_id or 0) + newest - first + 1 for one in stored}
+            newest = max(ids.values())
+        for newest, one in enumerate(pending, newest + 1):  # noqa: B020 - goes on from it
+            ids[one] = newest
+        return ids, newest
+
+    def _wanted_view(
+        self,
+        shown: Sequence[Entry],
+        pending: Sequence[HistoryEntry],
+        ids: Mapping[HistoryEntry, int],
+        newest: int,
+        stored: View,
+    ) -> tuple[list[Entry], View] | tuple[None, None]:
+        """Return what the row's view is to have, or None where it has it."""
+        is_as_stored = self._view.is_as_stored(shown, pending, stored)
+        if is_as_stored and stored.is_explicit and self._holds_any_append(stored, ids):
+            return None, None
+        wanted = self._view.wanted(shown, pending, ids)
+        view = self._history.view_of(wanted, ids, newest)
+        return (None, None) if view == stored else (wanted, view)
+
+    def _holds_any_append(self, view: View, ids: Mapping[HistoryEntry, int]) -> bool:
+        """Whether a view holds whatever others append meanwhile: all of it is in its open end."""
+        own = [*ids.values()] or [one.message_id or 0 for one in self._turns.current_stored]
+        first = min([*own, self._history.newest + 1])
+        return view.start <= first and all(
+            one[1] < first for one in view.head if not isinstance(one, str)
+        )

@@ -1,0 +1,345 @@
+"""What an agent works with: its messages in memory, beside the view of its row."""
+
+import logging
+from collections.abc import Container, Sequence
+from typing import Any
+
+from strands.types.content import Message
+
+from strands_persql.persistence.changes import MergeBase
+from strands_persql.persistence.view import View
+from strands_persql.runtime.containers import copy_containers
+from strands_persql.runtime.ids import AgentKey
+from strands_persql.sessions import upstream
+from strands_persql.sessions.content import waiting_turns
+from strands_persql.sessions.history import (
+    Entry,
+    HistoryEntry,
+    Memory,
+    PlaceholderEntry,
+    ViewEntry,
+    replace_content,
+)
+from strands_persql.sessions.known_history import KnownHistory
+from strands_persql.sessions.pending import PendingChanges
+from strands_persql.sessions.turns import Turns
+from strands_persql.sessions.weaving import weave
+from strands_persql.tables.encoding import to_json
+
+logger = logging.getLogger("strands_persql")
+
+
+class WorkingView:
+    """Keeps an agent's memory and its row's view in line, whoever changes either.
+
+    Args:
+        key: The agent.
+        view: The row's view, as it was opened.
+        history: What is known of the agent's history.
+        pending: What is to be stored.
+        turns: The agent's own turns.
+
+    Attributes:
+        is_out_of_order: Whether others' messages came behind the turn under way, so that memory
+            isn't in the order of the rows until that turn goes on.
+    """
+
+    def __init__(
+        self,
+        key: AgentKey,
+        view: View,
+        history: KnownHistory,
+        pending: PendingChanges,
+        turns: Turns,
+    ) -> None:
+        """Begin with an agent that has nothing in memory yet."""
+        self.is_out_of_order = False
+        self._key = key
+        self._history = history
+        self._pending = pending
+        self._turns = turns
+        self._stored = history.entries_of(view)  # what the row's view has
+        self._agreed: list[Entry] = []  # what the row's view and the agent's memory agree on
+        self._memory = Memory()
+
+    # -- opening -------------------------------------------------------------------------------
+
+    def restore(self, agent: Any, base: MergeBase, prepended: Sequence[Message]) -> None:
+        """Put what the row's view has into an agent's memory.
+
+        Args:
+            agent: The agent.
+            base: Its row.
+            prepended: What its conversation manager puts first: rows of earlier versions don't
+                say it themselves.
+        """
+        waiting = list(waiting_turns(base.content))
+        entries = _without_turns(self._stored, waiting[:-1])
+        others = set(_without_turns(entries, waiting[-1:]))
+        entries = _put_last(entries, set(entries) - others)  # Strands goes on with the last
+        self._agreed = [one for one in entries if one.message is not None]
+        if not base.view.is_explicit:
+            entries = [*map(ViewEntry, prepended), *entries]
+        agent.messages = []
+        self._fill(agent, entries)
+
+    def adopt(self, agent: Any) -> None:
+        """Take an agent's messages for those that it was created with."""
+        for entry, message in zip(self._stored, agent.messages, strict=True):
+            entry.place(message)
+            entry.copy = copy_containers(message)
+        self._memory.place(self._stored, agent.messages)
+        self._agreed = list(self._stored)
+
+    # -- what the agent has --------------------------------------------------------------------
+
+    def in_memory(self, agent: Any) -> list[Entry]:
+        """Return what the agent has in memory."""
+        if upstream.is_stateful(agent):
+            return self._memory.entries
+        return self._memory.recognize(
+            agent.messages,
+            self._pending.messages,
+            lambda: [*self._agreed, *self._history.dropped.values()],
+        )
+
+    def replaces(self, message: Message, agent: Any) -> bool:
+        """Whether a message has taken another one's place in memory, with more content."""
+        mark = upstream.tracking_id(message)
+        if mark is None:
+            return False
+        known = [*self._memory.entries, *self._pending.messages]
+        replaced = [one for one in known if one.mark == mark and one.message is not message]
+        if not replaced:  # as a rule
+            return False
+        in_memory = set(map(id, agent.messages))
+        return any(id(one.message) not in in_memory for one in replaced)
+
+    def find_redacted(self, redacted: Message, agent: Any) -> tuple[list[HistoryEntry], Message]:
+        """Return what an agent has redacted, and the object that holds the new content.
+
+        That is a message each time that it was said, or the latest one where it is not known.
+
+        Args:
+            redacted: The message with its new content.
+            agent: The agent.
+        """
+        entries, latest = self.in_memory(agent), self._pending.latest
+        said = [one for one in entries if isinstance(one, HistoryEntry)]
+        found = [one for one in said if one.message is redacted]
+        is_in_memory = any(one.message is redacted for one in entries)
+        if not found and latest is not None and not (is_in_memory and latest in said):
+            # It has taken the place of the message that was said last, or is to do so.
+            found = [latest]
+            if latest.message is not None and not is_in_memory:
+                replace_content(latest.message, redacted)
+                redacted = latest.message
+            entries = [latest if one.message is redacted else one for one in entries]
+            self._memory.place(entries, agent.messages)
+        if found and found[0].message is not None:
+            found += [one for one in self._said_as(found[0].message) if one not in found]
+        return found, redacted
+
+    def _said_as(self, message: Message) -> list[HistoryEntry]:
+        """Return all messages that are one object: a prompt may be said again."""
+        known = [*self._history.entries, *self._pending.messages]
+        return [one for one in known if one.message is message]
+
+    # -- what its row is to have ---------------------------------------------------------------
+
+    def is_as_stored(
+        self, shown: Sequence[Entry], added: Sequence[HistoryEntry], view: View
+    ) -> bool:
+        """Whether memory has what the row's view has and what is added to it, no more, no less.
+
+        Args:
+            shown: What the agent has in memory, without placeholders.
+            added: The messages that are about to be appended.
+            view: The row's view.
+        """
+        has_all_extras = self._encode_extras(shown, view)
+        in_memory = [one for one in added if one.was_in_memory]
+        return has_all_extras and list(shown) == [*self._agreed, *in_memory]
+
+    def wanted(
+        self,
+        shown: Sequence[Entry],
+        added: Sequence[HistoryEntry],
+        moving: Container[HistoryEntry],
+    ) -> list[Entry]:
+        """Return what the row's view is to have.
+
+        Args:
+            shown: What the agent has in memory, without placeholders.
+            added: The messages that are about to be appended.
+            moving: The messages that move to the end, or are appended there.
+        """
+        stored, said = _parted(shown)
+        unseen = [one for one in added if not one.was_in_memory]
+        return [*_put_last(self._woven(stored, self._stored), moving), *said, *unseen]
+
+    def _encode_extras(self, entries: Sequence[Entry], view: View) -> bool:
+        """Encode messages that are in the view alone; return whether the row's view has them."""
+        extras = [one for one in entries if isinstance(one, ViewEntry)]
+        for entry in extras:
+            if not entry.json or entry.copy != entry.message:
+                entry.json = to_json(entry.message, "message", **self._key.context)
+                entry.copy = copy_containers(entry.message)
+                self._history.knows_extra(entry)
+        return {one.json for one in extras} <= set(view.head)
+
+    # -- what was stored -----------------------------------------------------------------------
+
+    def were_appended(self, entries: Sequence[HistoryEntry]) -> None:
+        """Note that messages have rows now, at the view's end."""
+        self._stored += entries
+        self._agreed += [one for one in entries if one.was_in_memory]
+
+    def was_stored(self, wanted: list[Entry] | None, shown: list[Entry] | None) -> None:
+        """Note that the row has what it was to have.
+
+        Args:
+            wanted: What its view has now, or None for as it was.
+            shown: What the agent had in memory, or None where that wasn't stored.
+        """
+        if wanted is not None:
+            self._stored = wanted
+        if shown is not None:
+            self._agree_on(shown)
+
+    def _agree_on(self, shown: list[Entry]) -> None:
+        before, self._agreed = self._agreed, shown
+        if len(shown) >= len(before) and before == shown[: len(before)]:
+            return
+        # What is in the view and not in memory may be shown again; a redaction is yet to be stored.
+        kept = {*shown, *self._stored, *self._memory.entries, *self._pending.redacted}
+        for entry in before:
+            if isinstance(entry, HistoryEntry) and entry not in kept:
+                self._history.leave_memory(entry)
+        for entry in shown:
+            if isinstance(entry, HistoryEntry):
+                self._history.return_to_memory(entry)
+
+    # -- bringing in what others have stored ---------------------------------------------------
+
+    def read_again(self, view: View) -> None:
+        """Take the row's view as it is after messages have moved."""
+        self._stored = self._history.entries_of(view)
+
+    def weave(self, agent: Any, base: MergeBase) -> None:
+        """Bring the agent's memory in line with the row's view, and keep what is its own."""
+        theirs = self._history.entries_of(base.view)
+        stored, said = _parted(without_placeholders(self.in_memory(agent)))
+        self._stored = theirs
+        merged = self._with_turn_last([*self._woven(stored, theirs), *said])
+        target = _without_turns(merged, self._others_waiting(base))
+        if upstream.is_stateful(agent):  # the conversation is the model server's
+            self._agreed = list(theirs)
+            return
+        self._fill(agent, target)
+        hidden = set(merged) - set(self._memory.entries)
+        self._agree_on([one for one in theirs if one not in hidden])
+        logger.debug(
+            "session_id=<%s>, agent_id=<%s>, messages=<%d> | merged another writer's messages",
+            *self._key,
+            len(target),
+        )
+
+    def let_go(self, gone: Sequence[HistoryEntry]) -> None:
+        """Forget messages that are in the view no more, unless they are still worked with."""
+        kept = {*self._memory.entries, *self._pending.redacted}
+        for entry in gone:
+            if entry in kept:
+                self._history.add(entry)
+            else:
+                self._history.leave_memory(entry)
+
+    def _others_waiting(self, base: MergeBase) -> list[str]:
+        """Return the turns that others may still go on with, once somebody has answered.
+
+        Their calls have no results yet, and none is made up: they are shown when they go on.
+        """
+        own = self._turns.own_ids
+        return [one for one in waiting_turns(base.content) if one not in own]
+
+    def _woven(self, ours: Sequence[Entry], theirs: Sequence[Entry]) -> list[Entry]:
+        """Merge what the agent has in memory with what others made of the row's view.
+
+        Of the turn under way others drop nothing: it is not over.
+        """
+        turn = self._turns.current if self._turns.goes_on else None
+        own = set(() if turn is None else turn.entries) & set(ours)
+        base = set(self._agreed) - own
+        # Others may have dropped what was kept while its turn was under way; what has come back
+        # to memory is another matter.
+        kept = [one for one in ours if isinstance(one, HistoryEntry) and one not in own]
+        base.update(one for one in kept if not self._history.is_dropped(one))
+        ordered = [one for one in dict.fromkeys([*self._agreed, *kept]) if one in base]
+        return weave(ordered, ours, theirs)
+
+    def _with_turn_last(self, entries: list[Entry]) -> list[Entry]:
+        """Return entries with those of the turn under way at the end.
+
+        Strands goes on with the last message, which must be the agent's own. Rows of others that
+        came behind it are before it once it goes on.
+        """
+        turn = self._turns.current
+        if turn is None or not self._turns.goes_on:
+            return entries
+        own = set(turn.entries)
+        ordered = _put_last(entries, own)
+        has_all = own <= {*self._pending.messages, *self._stored}
+        self.is_out_of_order = ordered != entries or not has_all
+        return ordered
+
+    def _fill(self, agent: Any, entries: Sequence[Entry]) -> None:
+        """Put entries into an agent's memory, each tool call followed by its result."""
+        shown = [one for one in entries if one.message is not None]
+        places: dict[int, list[Entry]] = {}
+        for entry in shown:
+            places.setdefault(id(entry.message), []).append(entry)
+        before = [(entry, _message_of(entry)["content"]) for entry in shown]
+        messages = upstream.with_valid_tool_use([_message_of(one) for one in shown])
+        for entry, content in before:
+            if _message_of(entry)["content"] is not content:  # repaired: no edit of the agent's
+                entry.copy = copy_containers(entry.message)
+        filled: list[Entry] = []
+        for index, message in enumerate(messages):
+            found = places.get(id(message))
+            if not found:
+                upstream.mark_placeholder(message, messages[index - 1])
+            filled.append(found.pop(0) if found else PlaceholderEntry(message))
+        if len(messages) != len(agent.messages) or any(
+            one is not other for one, other in zip(messages, agent.messages, strict=True)
+        ):
+            agent.messages[:] = messages
+        self._memory.place(filled, agent.messages)
+
+
+def without_placeholders(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries without those for results that nobody has stored."""
+    return [one for one in entries if not isinstance(one, PlaceholderEntry)]
+
+
+def _without_turns(entries: Sequence[Entry], turns: Sequence[str]) -> list[Entry]:
+    if not turns:
+        return list(entries)
+    return [one for one in entries if not isinstance(one, HistoryEntry) or one.turn not in turns]
+
+
+def _put_last(entries: Sequence[Entry], last: Container[Any]) -> list[Entry]:
+    """Return entries with some of them at the end, either part in its order."""
+    rest = [one for one in entries if one not in last]
+    return [*rest, *(one for one in entries if one in last)]
+
+
+def _parted(shown: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Return what has a place in the view, and what is pending."""
+    said = [one for one in shown if isinstance(one, HistoryEntry) and one.message_id is None]
+    pending = set(said)
+    return [one for one in shown if one not in pending], list(said)
+
+
+def _message_of(entry: Entry) -> Message:
+    assert entry.message is not None
+    return entry.message
