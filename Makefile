@@ -10,7 +10,7 @@ PIP := $(RUN)/python -m pip --disable-pip-version-check -qq install
 ENGINE := tests/engine
 APART := build/apart
 TYPED := $(wildcard src tests docs/examples)
-OLDEST := strands-agents==1.42.0 cachetools==5.3.0 opentelemetry-api==1.30.0 tenacity==9.0.0 urllib3==2
+OLDEST := strands-agents==1.42.0 cachetools==5.3.0 opentelemetry-api==1.30.0 tenacity==9.0.0 urllib3==2.0.2
 # Older ones search for minutes through what Strands' dependencies allow.
 NEW_PIP := 'pip>=24.1'
 UPSTREAM_NEEDS := 'moto>=5.1' 'pytest-asyncio>=1'

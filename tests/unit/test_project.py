@@ -1,8 +1,10 @@
 """The files around the code agree with each other: versions, workflows, the catalogue's entries."""
 
+import ast
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,35 @@ def test_the_lowest_versions_are_tested() -> None:
     pinned = dict(pin.split("==") for pin in pins[1].split())
 
     assert {name: Version(version) for name, version in pinned.items()} == lowest
+
+
+def test_what_is_imported_is_declared() -> None:
+    """Each package that the library imports is one that it asks for, not one that others bring."""
+    text = read("pyproject.toml")
+    listed = re.findall(r"^(?:dependencies|persql|cli) = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)
+    declared = {Requirement(one).name for part in listed for one in re.findall(r'"(.*?)"', part)}
+    names = {
+        "strands": "strands-agents",
+        "opentelemetry": "opentelemetry-api",
+        "markdown_it": "markdown-it-py",
+    }
+    imported = {
+        name.partition(".")[0]
+        for path in (ROOT / "src").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        for name in _imported(node)
+    } - {"strands_persql", "certifi", *sys.stdlib_module_names}  # certifi: only where it is there
+
+    assert "strands" in imported
+    assert {names.get(one, one.replace("_", "-")) for one in imported} <= declared
+
+
+def _imported(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [one.name for one in node.names]
+    if isinstance(node, ast.ImportFrom) and node.level == 0:
+        return [node.module or ""]
+    return []
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda path: path.stem)
