@@ -35,6 +35,7 @@ from .errors import (
     StatementError,
     TooLargeError,
     UnavailableError,
+    persql_error,
 )
 
 if typing.TYPE_CHECKING:
@@ -75,6 +76,7 @@ __all__ = [
     "TooLargeError",
     "UnavailableError",
     "Value",
+    "persql_error",
 ]
 
 # Older versions of Strands have no storages: these are imported when they are first asked for.

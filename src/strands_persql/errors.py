@@ -1,6 +1,7 @@
 """What can go wrong, one class for each thing a handler would do.
 
-All derive from Strands' ``SessionException``, so handlers written for Strands catch them::
+All derive from Strands' ``SessionException``. In the middle of a turn Strands wraps what a hook
+raises; `persql_error` finds it::
 
     PerSQLError
     ├── ConflictError          another writer was first: open the session again
@@ -49,6 +50,35 @@ class PerSQLError(SessionException):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with all attributes, for errors cross process pools."""
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def persql_error(error: BaseException | None) -> PerSQLError | None:
+    """Return the error of this package that an error is, or was caused by.
+
+    What a hook raises in the middle of a turn, Strands wraps in its ``EventLoopException``, and
+    others may wrap that again. Where the model, a tool or the network failed, there is none.
+
+    Args:
+        error: What an agent's call raised.
+
+    Returns:
+        The first error of this package on the way to the cause, or None if there is none.
+
+    Example:
+        >>> try:
+        ...     agent("Hello.")
+        ... except Exception as error:
+        ...     if isinstance(persql_error(error), UnavailableError):
+        ...         ...  # the database is away: try again later
+        ...     raise
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, PerSQLError):
+            return error
+        seen.add(id(error))
+        error = getattr(error, "original_exception", None) or error.__cause__
+    return None
 
 
 def _rebuild(cls: type[PerSQLError], args: tuple[Any, ...], state: dict[str, Any]) -> PerSQLError:
@@ -100,7 +130,7 @@ class AlreadyExistsError(PerSQLError):
 
 
 class InvalidDataError(PerSQLError):
-    """A value that JSON can't hold, such as NaN or a set; nothing was written."""
+    """A value that JSON can't hold, such as a set, or too deep; nothing was written."""
 
 
 class TooLargeError(PerSQLError):

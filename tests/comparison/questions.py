@@ -88,9 +88,7 @@ def overlapping_turns(place: Place) -> str:
         return "refused"
     found = said(_open(place).messages)
     turns = [["from one", "call wait", "result waited", "to one"], ["from two", "to two"]]
-    if any(set(turn) - set(found) for turn in turns):
-        return "torn"
-    return "whole" if found in (turns[0] + turns[1], turns[1] + turns[0]) else "mixed"
+    return "whole" if found in (turns[0] + turns[1], turns[1] + turns[0]) else "torn"
 
 
 def restored(place: Place) -> str:

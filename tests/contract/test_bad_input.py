@@ -109,6 +109,8 @@ def test_state_that_json_cant_hold_is_refused(backend: Backend, unfit: Any) -> N
         agent_id = "b" if call == repository.create_agent else "a"
         with pytest.raises(InvalidDataError, match="nothing was written") as caught:
             call("s", session_agent(agent_id, deep=[{"x": unfit}]))
+        place = f"state['deep'][0]['x'] is of type {type(unfit).__name__}"
+        assert place in str(caught.value)
         assert (caught.value.session_id, caught.value.agent_id) == ("s", agent_id)
     with pytest.raises(InvalidDataError):
         repository.create_multi_agent("s", Team(x=unfit))

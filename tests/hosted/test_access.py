@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from strands_persql import PerSQLSessionManager
+from strands_persql import PerSQLSessionManager, PerSQLSessionRepository, RestClient
 from strands_persql.errors import AccessDeniedError, SchemaError
 from tests.engine.engine import Engine
 from tests.support import backends
-from tests.support.backends import Address, Backend
+from tests.support.backends import NEVER, Address, Backend
 from tests.support.conversation import said, session, session_agent
 
 
@@ -65,6 +65,33 @@ def test_setup_without_the_right_says_what_to_do(readwrite: Backend) -> None:
     with pytest.raises(SchemaError) as caught:
         readwrite.repository().setup()
     assert "CREATE TABLE" in caught.value.sql
+
+
+def test_what_is_missing_is_named(hosted: Backend, readwrite: Backend) -> None:
+    """The error names the tables and columns that are missing, and leaves the SQL to ``sql``."""
+    hosted.repository().setup()
+    hosted.raw("DROP TABLE strands_multi_agents")
+    hosted.raw("ALTER TABLE strands_agents DROP COLUMN view")
+    with pytest.raises(SchemaError) as caught:
+        readwrite.repository().setup()
+    said = "lacks column strands_agents.view, table strands_multi_agents, and this access"
+    assert said in str(caught.value)
+    assert "CREATE" not in str(caught.value)
+
+
+def test_a_token_that_is_unknown_and_one_that_may_not(
+    readonly: Backend, engine: Engine, database_name: str
+) -> None:
+    """401 and 403 have messages of their own, with what to check."""
+    with (
+        RestClient("psql_live_unknown", base_url=engine.base_url) as client,
+        pytest.raises(AccessDeniedError, match="The token isn't known") as caught,
+    ):
+        PerSQLSessionRepository(client.database(database_name)).read_session("s")
+    assert caught.value.status == 401
+    with pytest.raises(AccessDeniedError, match="The token is known and may not") as caught:
+        PerSQLSessionRepository(readonly.plain, retry=NEVER).create_session(session())
+    assert caught.value.status == 403
 
 
 def test_setup_that_finds_nothing_to_do_needs_no_right(hosted: Backend, readwrite: Backend) -> None:

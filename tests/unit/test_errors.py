@@ -5,10 +5,19 @@ import pickle
 from typing import Any
 
 import pytest
-from strands.types.exceptions import SessionException
+from strands import Agent
+from strands.types.exceptions import EventLoopException, SessionException
 
-from strands_persql import errors
-from strands_persql.errors import ConflictError, CorruptRowError, PerSQLError
+from strands_persql import LocalDatabase, PerSQLSessionManager, RetryPolicy, errors
+from strands_persql.errors import (
+    ConflictError,
+    CorruptRowError,
+    PerSQLError,
+    UnavailableError,
+    persql_error,
+)
+from strands_persql.testing import InterceptingDatabase, ScriptedModel, ToolCall
+from tests.support.conversation import count
 
 TREE = {
     "PerSQLError": "SessionException",
@@ -72,3 +81,50 @@ def test_a_corrupt_row_has_its_place() -> None:
     """Table and key are attributes."""
     error = CorruptRowError("x", table="strands_messages", key=("s", "a", 1))
     assert (error.table, error.key) == ("strands_messages", ("s", "a", 1))
+
+
+def agent_whose_database_goes_away(*replies: Any, after: int) -> Agent:
+    """Make an agent whose database refuses connections after so many round trips."""
+    left = iter(range(after))
+
+    def go_away(_: object) -> None:
+        if next(left, None) is None:
+            raise ConnectionRefusedError("away")
+
+    database = InterceptingDatabase(LocalDatabase(), before=go_away)
+    manager = PerSQLSessionManager("s", database, retry=RetryPolicy.never())
+    return Agent(
+        model=ScriptedModel(replies), tools=[count], session_manager=manager, callback_handler=None
+    )
+
+
+def test_an_error_is_found_in_the_middle_of_a_turn() -> None:
+    """What Strands has wrapped is found, and is no PerSQLError to an ``except`` clause."""
+    agent = agent_whose_database_goes_away(ToolCall("count"), "done", after=6)
+    with pytest.raises(EventLoopException) as caught:
+        agent("count")
+    assert isinstance(persql_error(caught.value), UnavailableError)
+
+
+def test_an_error_is_found_where_nobody_wrapped_it() -> None:
+    """What is raised before the model is asked is found as it is."""
+    agent = agent_whose_database_goes_away("done", after=5)
+    with pytest.raises(UnavailableError) as caught:
+        agent("hello")
+    assert persql_error(caught.value) is caught.value
+
+
+def test_no_error_is_found_where_the_model_failed() -> None:
+    """An error of the model's or a tool's is none of ours, wrapped or not; nor is None."""
+    agent = agent_whose_database_goes_away(ToolCall("count"), ValueError("model"), after=99)
+    with pytest.raises(EventLoopException) as caught:
+        agent("count")
+    assert persql_error(caught.value) is None
+    assert persql_error(None) is None
+
+
+def test_a_circle_of_causes_ends() -> None:
+    """Errors that cause each other are looked at once each."""
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert persql_error(first) is None

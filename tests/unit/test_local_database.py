@@ -274,11 +274,33 @@ class TestFiles:
         with LocalDatabase(path) as database:
             assert count(database) == 1
 
-    def test_a_path_is_never_a_uri(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A name that looks like a URI is the name of a file."""
+    @pytest.mark.parametrize(
+        ("url", "path"),
+        [
+            ("sqlite:///agents.db", "agents.db"),
+            ("sqlite:////var/agents.db", "/var/agents.db"),
+            ("sqlite+aiosqlite:///agents.db", "agents.db"),
+            ("sqlite:///:memory:", ":memory:"),
+            ("sqlite://", "agents.db"),
+            ("file:agents.db?mode=ro", "agents.db"),
+            ("file:///var/agents.db", "/var/agents.db"),
+        ],
+    )
+    def test_a_url_is_refused_with_its_path(
+        self, url: str, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A URL makes no file of that name; the error says what to give instead."""
         monkeypatch.chdir(tmp_path)
 
-        LocalDatabase("file:x.db?mode=memory").close()
+        with pytest.raises(DatabaseOpenError, match="is a URL; give the path alone") as caught:
+            LocalDatabase(url)
+
+        assert str(caught.value).endswith(f"such as {path!r}")
+        assert [*tmp_path.iterdir()] == []
+
+    def test_a_path_is_never_a_uri(self, tmp_path: Path) -> None:
+        """A file may have a name that looks like a URI, where it is given with its folder."""
+        LocalDatabase(tmp_path / "file:x.db?mode=memory").close()
 
         assert [each.name for each in tmp_path.iterdir()] == ["file:x.db?mode=memory"]
 

@@ -41,6 +41,7 @@ PUBLIC = [
     "TooLargeError",
     "UnavailableError",
     "Value",
+    "persql_error",
 ]
 TESTING = [
     "CountingDatabase",

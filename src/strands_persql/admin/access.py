@@ -6,7 +6,7 @@ from strands_persql.databases.protocol import Database, Statement
 from strands_persql.errors import NotFoundError
 from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.gateway.gateway import Gateway
-from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.retry import RetryPolicy, policy_of
 from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.tables import found, migrations
 from strands_persql.tables.codec import RowCodec
@@ -36,7 +36,7 @@ class Access:
         self.database = database
         self.tables = Tables(table_prefix)
         self._counters = Counters()
-        self.gateway = Gateway(database, self.tables, retry or RetryPolicy(), self._counters)
+        self.gateway = Gateway(database, self.tables, policy_of(retry), self._counters)
         self.codec = RowCodec(self.tables, self.gateway.max_row_bytes)
         self._found: FoundTables | None = None
 

@@ -81,11 +81,19 @@ def database_path(name: Any, token: Secret) -> str:
     Raises:
         ValueError: If the name isn't of that form.
     """
-    namespace, _, database = name.partition("/") if isinstance(name, str) else ("", "", "")
-    if not _NAMESPACE.fullmatch(namespace) or not _DATABASE.fullmatch(database) or ".." in name:
+    if _is_name(token) and not _is_name(name):
+        raise ValueError("the token and the database's name stand in each other's place: swap them")
+    if not _is_name(name):
         shown = one_line(token.removed_from(repr(name)))
         raise ValueError(
             f"{shown} is not a database's name: it must be 'namespace/database' or "
             "'namespace/database.branch', of letters, digits, '-' and '_'"
         )
+    namespace, _, database = name.partition("/")
     return f"/v1/db/{quote(namespace)}/{quote(database, safe='')}"
+
+
+def _is_name(name: Any) -> bool:
+    namespace, _, database = name.partition("/") if isinstance(name, str) else ("", "", "")
+    fits = _NAMESPACE.fullmatch(namespace) and _DATABASE.fullmatch(database)
+    return bool(fits) and ".." not in name

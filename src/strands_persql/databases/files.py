@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import threading
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +18,9 @@ MEMORY = ":memory:"
 _MAX_PATH_BYTES = 504
 
 _DAMAGED = ("malformed", "unsupported file format")
+
+# What other programs take for a file; "./file:x" names a file of that name.
+_URL = re.compile(r"(?i)sqlite[+\w]*:(///?)?|file:(//(?=/))?")
 
 _Identity: TypeAlias = tuple[int, int] | None
 
@@ -50,6 +54,11 @@ class DatabaseFile:
             raise DatabaseOpenError(
                 f"cannot open the database {given!r}: that is not a path;"
                 f' give the name of a file, or "{MEMORY}"'
+            )
+        if url := _URL.match(given):
+            raise DatabaseOpenError(
+                f"cannot open the database {given!r}: that is a URL; give the path alone, such as"
+                f" {given[url.end() :].partition('?')[0] or 'agents.db'!r}"
             )
         self._opened: _Identity = None
         self._beside: dict[str, _Identity] = {}

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import os
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -49,10 +50,7 @@ class Gateway:
     ) -> None:
         """Initialize without asking the database for anything."""
         if not callable(getattr(database, "batch", None)):
-            raise TypeError(
-                f"database={database!r} | must have query and batch; wrap a file's path in"
-                " LocalDatabase(...)"
-            )
+            raise TypeError(f"database={database!r} | {_instead(database)}")
         self.database = database
         self.max_row_bytes: int | None = getattr(database, "max_row_bytes", DEFAULT_MAX_ROW_BYTES)
         self._tables = tables
@@ -171,13 +169,13 @@ class Gateway:
     def _schema_error(
         self, error: Exception, context: _Context, changes: Sequence[str]
     ) -> SchemaError:
-        sql = ";\n".join(changes) + ";"
+        missing = ", ".join(dict.fromkeys(map(migrations.missing, changes)))
         return SchemaError(
-            f"the tables {self._tables.prefix}* are missing or old and could not be set up"
-            f" ({error}). Let someone whose token may create tables call"
-            f" PerSQLSessionRepository(database, table_prefix={self._tables.prefix!r}).setup()"
-            f" once, or run this SQL:\n{sql}",
-            sql=sql,
+            f"the database lacks {missing}, and this access could not add it ({error}). Let someone"
+            " whose token may create tables call PerSQLSessionRepository(database,"
+            f" table_prefix={self._tables.prefix!r}).setup() once, or run the SQL that this"
+            " error has as its attribute sql",
+            sql=";\n".join(changes) + ";",
             **context,
         )
 
@@ -216,33 +214,33 @@ def _translate(
     if context["agent_id"]:
         where += f", agent {context['agent_id']!r}"
     said = f"{type(error).__name__}: {error}"
+    tries = "one try" if len(failures) == 1 else f"{len(failures)} tries"
     details: dict[str, Any] = {"status": last.status, "kind": last.kind, **context}
     kind, text = _ERRORS[last.cause]
     if unknown:
         kind, text = (
             OutcomeUnknownError,
             (
-                "whether a write for {where} was applied isn't known after {tries} tries ({said})."
+                "whether a write for {where} was applied isn't known after {tries} ({said})."
                 " Write again: a write that was applied is recognized"
             ),
         )
-    return kind(text.format(where=where, said=said, tries=len(failures)), **details)
+    elif last.cause is Cause.ACCESS:
+        text = f"{text}. {_ACCESS.get(last.status, _ACCESS[None])}"
+    return kind(text.format(where=where, said=said, tries=tries), **details)
 
 
 _ERRORS: dict[Cause, tuple[type[DatabaseError], str]] = {
     Cause.TRANSIENT: (
         UnavailableError,
         (
-            "the database could not be reached for {where} in {tries} tries ({said}); nothing was"
+            "the database could not be reached for {where} in {tries} ({said}); nothing was"
             " written. Try later, or allow more time with RetryPolicy(budget=...)"
         ),
     ),
     Cause.ACCESS: (
         AccessDeniedError,
-        (
-            "the database refused access for {where} ({said}). Check the token, its role and scope,"
-            " and the namespace's balance"
-        ),
+        "the database refused access for {where} ({said})",
     ),
     Cause.ADDRESS: (
         DatabaseOpenError,
@@ -256,6 +254,25 @@ _ERRORS: dict[Cause, tuple[type[DatabaseError], str]] = {
         "the database refused a request for {where} ({said})",
     ),
 }
+
+
+_ACCESS = {
+    401: "The token isn't known: check that it is whole, for this service, and not revoked",
+    402: "The namespace's balance is used up: top it up",
+    403: "The token is known and may not do this: check its namespace, role and scope",
+    None: "Check that this access may write: the token's role and scope, or the file's rights",
+}
+
+
+def _instead(given: Any) -> str:
+    """Return what to give in the place of something that isn't a database."""
+    if isinstance(given, str | os.PathLike):
+        return "must be a database, not a path: give LocalDatabase(path)"
+    if callable(getattr(given, "database", None)):
+        return 'is a client: give one of its databases, client.database("namespace/name")'
+    if hasattr(given, "read_session"):
+        return "is a repository: give a database here, or the repository as repository=..."
+    return "must be a database: it has no method batch"
 
 
 def _takes_idempotency_key(database: Database) -> bool:

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tenacity
 
@@ -28,6 +28,9 @@ class RetryPolicy:
         conflict_attempts: How often a write that lost a race to another writer is merged and
             tried again before `ConflictError` is raised.
         sleep: What waits; replaced in tests.
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     budget: float = 30.0
@@ -35,6 +38,16 @@ class RetryPolicy:
     max_wait: float = 5.0
     conflict_attempts: int = 1000
     sleep: Callable[[float], None] = time.sleep
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ("budget", "first_wait", "max_wait"):
+            seconds = getattr(self, name)
+            if not isinstance(seconds, int | float) or not seconds >= 0:
+                raise ValueError(f"{name} is seconds, 0 or more, not {seconds!r}")
+        attempts: Any = self.conflict_attempts
+        if not isinstance(attempts, int) or attempts < 1:
+            raise ValueError(f"conflict_attempts is 1 or more, not {attempts!r}")
 
     @classmethod
     def never(cls) -> "RetryPolicy":
@@ -128,6 +141,21 @@ class RetryPolicy:
             )
 
         return _after_first(timed, _is_lost_race, retrying)
+
+
+def policy_of(retry: RetryPolicy | None) -> RetryPolicy:
+    """Return a policy that was given, or the default one.
+
+    Raises:
+        TypeError: If it is neither a policy nor None.
+    """
+    if retry is None:
+        return RetryPolicy()
+    if not isinstance(retry, RetryPolicy):
+        raise TypeError(
+            f"retry={retry!r} | must be a RetryPolicy, such as RetryPolicy(budget=60), or None"
+        )
+    return retry
 
 
 def _is_transient(error: BaseException) -> bool:

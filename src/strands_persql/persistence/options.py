@@ -1,9 +1,20 @@
 """Checks of the options that repositories and storages share."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
-def check_options(max_staleness: float, on_conflict: str, choices: Sequence[str]) -> None:
+def check_type(name: str, given: object, wanted: type) -> None:
+    """Check what an option is.
+
+    Raises:
+        TypeError: If it is neither None nor of the class.
+    """
+    if given is not None and not isinstance(given, wanted):
+        raise TypeError(f"{name}={given!r} | must be a {wanted.__name__} or None")
+
+
+def check_options(max_staleness: Any, on_conflict: str, choices: Sequence[str]) -> None:
     """Check how old what is remembered may be, and what happens to a write that came second.
 
     Args:
@@ -14,8 +25,8 @@ def check_options(max_staleness: float, on_conflict: str, choices: Sequence[str]
     Raises:
         ValueError: If one of them is out of its range.
     """
-    if not max_staleness >= 0:
-        raise ValueError(f"max_staleness={max_staleness} | must not be negative")
+    if not isinstance(max_staleness, int | float) or not max_staleness >= 0:
+        raise ValueError(f"max_staleness={max_staleness!r} | must be seconds, 0 or more")
     if on_conflict not in choices:
         allowed = " or ".join(map(repr, choices))
         raise ValueError(f"on_conflict={on_conflict!r} | must be {allowed}")

@@ -18,6 +18,7 @@ from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.persistence.cached import CachedAgent, CachedSession
 from strands_persql.persistence.changes import OnConflict, PendingMessage
 from strands_persql.persistence.creations import Creations
+from strands_persql.persistence.options import check_type
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
@@ -84,6 +85,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         """Open the session."""
         if (database is None) == (repository is None):
             raise ValueError("give either a database or a repository")
+        check_type("repository", repository, PerSQLSessionRepository)
         options = (table_prefix, max_staleness, on_conflict, retry)
         if repository is not None and options != ("strands_", 0.0, "merge", None):
             raise ValueError(

@@ -9,11 +9,11 @@ from strands.session.session_repository import SessionRepository
 from strands.types.session import Session, SessionAgent, SessionMessage
 
 from strands_persql.databases.protocol import Database
-from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.retry import RetryPolicy, policy_of
 from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache, partition
 from strands_persql.persistence.changes import OnConflict
-from strands_persql.persistence.options import check_options
+from strands_persql.persistence.options import check_options, check_type
 from strands_persql.persistence.store import SessionStore
 from strands_persql.sessions.agent_records import AgentRecords
 from strands_persql.sessions.message_records import MessageRecords
@@ -76,6 +76,7 @@ class PerSQLSessionRepository(SessionRepository):
         """Initialize without asking the database for anything."""
         check_options(max_staleness, on_conflict, ("merge", "raise"))
         self.database = database
+        check_type("cache", cache, SessionCache)
         self.cache = cache if cache is not None else SessionCache()
         self._tables = Tables(table_prefix)
         self._counters = Counters()
@@ -86,7 +87,7 @@ class PerSQLSessionRepository(SessionRepository):
             self._partition,
             max_staleness,
             on_conflict,
-            retry or RetryPolicy(),
+            policy_of(retry),
             self._counters,
             clock,
         )

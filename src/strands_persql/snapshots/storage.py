@@ -13,10 +13,10 @@ from strands.types.exceptions import StorageError
 
 from strands_persql.databases.protocol import Database, Statement
 from strands_persql.gateway.gateway import Gateway
-from strands_persql.gateway.retry import RetryPolicy
+from strands_persql.gateway.retry import RetryPolicy, policy_of
 from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache
-from strands_persql.persistence.options import check_options
+from strands_persql.persistence.options import check_options, check_type
 from strands_persql.runtime.threads import in_thread
 from strands_persql.snapshots import upstream
 from strands_persql.snapshots.cache import ValueCache
@@ -96,9 +96,10 @@ class PerSQLStorage:
         """Initialize without asking the database for anything."""
         check_options(max_staleness, on_conflict, ("raise", "overwrite"))
         self.database = database
+        check_type("cache", cache, SessionCache)
         self.cache = cache if cache is not None else SessionCache()
         self.prefix = ""
-        tables, retry = Tables(table_prefix), retry or RetryPolicy()
+        tables, retry = Tables(table_prefix), policy_of(retry)
         self._counters = Counters()
         self._values = ValueCache(self.cache, database, tables.prefix, clock)
         gateway = Gateway(database, tables, retry, self._counters)

@@ -58,6 +58,8 @@ def to_json(value: Any, what: str, **context: Any) -> str:
         _check_depth(text)
     except (TypeError, ValueError, RecursionError) as error:
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        if place := _place_of_unfit(value):
+            reason = f"{place} {reason}"
         raise InvalidDataError(
             f"the {what} can't be stored as JSON: {reason}; nothing was written", **context
         ) from error
@@ -131,7 +133,7 @@ def _encode_other(value: Any) -> Any:
         return {_BYTES: True, "data": base64.b64encode(value).decode()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    raise TypeError(f"{type(value).__name__} is not JSON serializable")
+    raise TypeError(f"is of type {type(value).__name__}, which JSON can't hold")
 
 
 _encoder = json.JSONEncoder(
@@ -158,6 +160,24 @@ def _enveloped(value: Any) -> Any:
     if isinstance(value, (str, int, float, bytes, bytearray, type(None))):
         return value
     return _enveloped(_encode_other(value))
+
+
+def _place_of_unfit(value: Any, place: str = "", depth: int = 0) -> str:
+    """Return where the first value is that JSON can't hold; empty if there is none such."""
+    if depth > _MAX_PLACE_DEPTH:
+        return ""
+    if isinstance(value, dict):
+        children = [(f"{place}[{key!r}]" if place else str(key), one) for key, one in value.items()]
+    elif isinstance(value, (list, tuple)):
+        children = [(f"{place}[{index}]", one) for index, one in enumerate(value)]
+    else:
+        fits = isinstance(value, (str, int, float, bytes, bytearray, type(None)))
+        return "" if fits or dataclasses.is_dataclass(value) else place
+    found = (_place_of_unfit(one, at, depth + 1) for at, one in children)
+    return next(filter(None, found), "")
+
+
+_MAX_PLACE_DEPTH = 100  # a circle has no end
 
 
 def _key(key: Any) -> Any:

@@ -29,6 +29,16 @@ def changes(tables: Tables, described: Sequence[Sequence[Mapping[str, Any]]]) ->
     return sql
 
 
+def missing(sql: str) -> str:
+    """Return what one of the statements of `changes` adds, in words."""
+    words = sql.split()
+    if sql.startswith("ALTER TABLE"):
+        return f"column {words[2]}.{words[5]}"
+    if sql.startswith("CREATE TABLE"):
+        return f"table {words[5]}"
+    return f"index {words[5]}" if sql.startswith("CREATE INDEX") else f"values in {words[1]}"
+
+
 def _create(tables: Tables, name: str) -> str:
     # Neither a second index nor a rowid: each would double the rows that PerSQL bills.
     definitions = ", ".join(f"{column} {kind}" for column, kind in columns(name).items())
