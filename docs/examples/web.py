@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -25,20 +26,29 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from strands import Agent
 from strands.types.content import Messages
 
 from strands_persql import (
+    Database,
     LocalDatabase,
+    OutcomeUnknownError,
     PerSQLSessionManager,
     PerSQLSessionRepository,
     RestClient,
+    RetryPolicy,
+    UnavailableError,
 )
 from strands_persql.testing import Reply, ScriptedModel
 
+logger = logging.getLogger("web")
+
 # -- one repository, and so one cache and one pool of connections, for all requests ----------------
+
+# Somebody waits for each answer: better say soon that the database is away.
+RETRY = RetryPolicy(budget=5.0)
 
 
 @contextlib.asynccontextmanager
@@ -47,12 +57,11 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
     with contextlib.ExitStack() as stack:
         if token := os.environ.get("PERSQL_TOKEN"):
             client = stack.enter_context(RestClient(token))
-            app.state.repository = PerSQLSessionRepository(
-                client.database(os.environ["PERSQL_DATABASE"])
-            )
+            database: Database = client.database(os.environ["PERSQL_DATABASE"])
         else:
             path = os.environ.get("AGENTS_DB", "agents.db")
-            app.state.repository = PerSQLSessionRepository(stack.enter_context(LocalDatabase(path)))
+            database = stack.enter_context(LocalDatabase(path))
+        app.state.repository = PerSQLSessionRepository(database, retry=RETRY)
         # Sessions in use, so that one session's requests queue here. Other processes' need no
         # queue: their turns are kept whole, one behind the other.
         app.state.locks = WeakValueDictionary[str, asyncio.Lock]()
@@ -62,17 +71,27 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
 # -- what is served --------------------------------------------------------------------------------
 
 MAX_PROMPT_BYTES = 100_000
+RETRY_AFTER_S = 5
 SESSION_ID = re.compile(r"[A-Za-z0-9.@_-]{1,64}")
 
 
 async def chat(request: Request) -> Response:
     """Stream the agent's answer to the request's body, as it comes, in server-sent events."""
-    # All that may be wrong with a request is found here: once streaming, its status is sent.
     session_id = request.path_params["session_id"]
     if not SESSION_ID.fullmatch(session_id):
         raise HTTPException(400, "a session's id has 1 to 64 letters, digits and any of .@_-")
     turn = take_turn(request.app, session_id, await read_prompt(request))
+    # The session is opened before the answer begins: what may be wrong decides its status.
+    await anext(turn)
     return StreamingResponse(turn, media_type="text/event-stream")
+
+
+async def away(_: Request, error: Exception) -> Response:
+    """Ask the client to come back: the database can't be reached now."""
+    logger.warning("the database is away: %s", error)
+    return PlainTextResponse(
+        "the database is away, try again", 503, headers={"Retry-After": str(RETRY_AFTER_S)}
+    )
 
 
 async def read_prompt(request: Request) -> str:
@@ -92,16 +111,25 @@ async def read_prompt(request: Request) -> str:
 
 
 async def take_turn(app: Starlette, session_id: str, prompt: str) -> AsyncGenerator[str, None]:
-    """Open the session, with one small request or none, and let its agent answer."""
+    """Open the session, with one small request or none, and let its agent answer.
+
+    Yields nothing of use when it is open, then the answer's events.
+    """
     async with (
         app.state.locks.setdefault(session_id, asyncio.Lock()),
         await PerSQLSessionManager.open(session_id, repository=app.state.repository) as session,
     ):
         # A new session's first agent is stored while it is made: not in the event loop, then.
         agent = await asyncio.to_thread(make_agent, session)
-        async for event in agent.stream_async(prompt):
-            if "data" in event:
-                yield f"data: {json.dumps(event['data'])}\n\n"
+        yield ""
+        try:
+            async for event in agent.stream_async(prompt):
+                if "data" in event:
+                    yield f"data: {json.dumps(event['data'])}\n\n"
+        except Exception:  # the status is sent: all that is left is to say that there is no more
+            logger.exception("a turn failed")
+            yield "event: error\ndata: null\n\n"
+            return
     yield "event: done\ndata: null\n\n"
 
 
@@ -135,6 +163,7 @@ app = Starlette(
         Route("/sessions/{session_id}", chat, methods=["POST"]),
         Route("/stats", stats),
     ],
+    exception_handlers={UnavailableError: away, OutcomeUnknownError: away},
     lifespan=lifespan,
 )
 

@@ -1,6 +1,7 @@
 """The examples of the documentation, run as a newcomer runs them."""
 
 import asyncio
+import importlib
 import json
 import os
 import re
@@ -9,10 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import httpx
 import pytest
 
+from strands_persql import LocalDatabase, PerSQLSessionRepository, RetryPolicy
+from strands_persql.testing import FaultyDatabase
 from tests.support.racing import PATIENCE, until
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
@@ -185,6 +190,53 @@ class TestDemo:
         """What it prints fits a terminal of 100 columns and 50 lines."""
         lines = demo.splitlines()
         assert (max(map(len, lines)) <= 100, len(lines) <= 50) == (True, True)
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The web example's application, in this process, its database not yet chosen."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    app = importlib.import_module("web").app
+    app.state.locks = WeakValueDictionary()
+    return app
+
+
+def ask_app(app: Any, path: str = "/sessions/ada") -> httpx.Response:
+    """Post a prompt to an application of this process."""
+
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://web") as client:
+            return await client.post(path, content="Hello.")
+
+    return asyncio.run(post())
+
+
+class TestWebWithoutItsDatabase:
+    @pytest.mark.parametrize("first", [0, 1], ids=["open the session", "make its agent"])
+    def test_a_database_that_is_away_is_told_by_the_status(self, app: Any, first: int) -> None:
+        """Whatever of opening a session fails, the answer is 503 and says when to come back."""
+        with LocalDatabase() as database:
+            PerSQLSessionRepository(database).setup()
+            faulty = FaultyDatabase(database, lambda n: "lost_request" if n >= first else None)
+            app.state.repository = PerSQLSessionRepository(faulty, retry=RetryPolicy.never())
+            refused = ask_app(app)
+            app.state.repository = PerSQLSessionRepository(database)
+            answered = ask_app(app)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert answered.status_code == 200
+        assert answered.text.endswith("event: done\ndata: null\n\n")
+
+    def test_a_failure_in_the_answers_middle_is_told_by_an_event(self, app: Any) -> None:
+        """Where the database goes away during a turn the answer ends so, and the next works."""
+        with LocalDatabase() as database:
+            repository = PerSQLSessionRepository(database)
+            repository.setup()
+            faulty = FaultyDatabase(database, lambda n: "lost_request" if n == 2 else None)
+            app.state.repository = PerSQLSessionRepository(faulty, retry=RetryPolicy.never())
+            refused, answered = ask_app(app), ask_app(app)
+        assert (refused.status_code, refused.text) == (200, "event: error\ndata: null\n\n")
+        assert answered.text.endswith("event: done\ndata: null\n\n")
 
 
 class TestWeb:
