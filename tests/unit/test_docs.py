@@ -32,7 +32,7 @@ from tests.unit.cli import Terminal
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 _FENCE = re.compile(
     r"^(?P<note><!-- not run: [^\n]* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```\n",
@@ -42,6 +42,10 @@ _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]*))?\)")
 _CITATION = re.compile(r"(tests/[\w/]+\.py)::([\w:]+)")
 _MARK = re.compile(r"pytest\.mark\.guarantee\(number=(?P<number>\d+)\)")
 _each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+# What a page may say of how its code is run.
+_NEEDS = re.compile(r"^<!-- needs ([\w.]+) -->$", re.MULTILINE)
+_APART = "<!-- runs in a process of its own -->"
+_BY_PYTEST = "<!-- run by pytest -->"
 
 
 @dataclass(frozen=True)
@@ -80,27 +84,31 @@ def everything() -> str:
 @_each_page
 def test_python_on_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's Python and commands run from top to bottom, and print what stands behind them."""
-    if page.name == "storage.md":
-        pytest.importorskip("strands.storage", reason="this version of Strands has no storages")
-    if _APART in page.read_text(encoding="utf-8"):
-        program = f"from tests.unit.test_docs import *; run_page(Path({str(page)!r}))"
-        ran = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=100,
-        )
-        assert (ran.returncode, ran.stderr) == (0, "")
+    text = page.read_text(encoding="utf-8")
+    for needed in _NEEDS.findall(text):
+        pytest.importorskip(needed, reason=f"{needed} isn't installed")
+    monkeypatch.chdir(tmp_path)
+    if _BY_PYTEST in text:
+        code = "\n".join(block.text for block in blocks(page) if block.language == "python")
+        (tmp_path / "test_page.py").write_text(code, encoding="utf-8")
+        run_apart("-m", "pytest", "-q", "-p", "no:asyncio", "test_page.py")
+    elif _APART in text:
+        run_apart("-c", f"from tests.unit.test_docs import *; run_page(Path({str(page)!r}))")
     else:
-        monkeypatch.chdir(tmp_path)
         run_page(page)
 
 
-# What a page may say whose code configures the process that it runs in.
-_APART = "<!-- runs in a process of its own -->"
+def run_apart(*program: str) -> None:
+    """Run Python in a process of its own, which says nothing on stderr and succeeds."""
+    ran = subprocess.run(
+        [sys.executable, *program],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
 
 
 def run_page(page: Path) -> None:
