@@ -52,6 +52,9 @@ def test_a_bidirectional_agent_is_restored() -> None:
         {"role": "assistant", "content": [{"text": "Hello, Ada."}]},
     ]
     asyncio.run(agent._append_messages(*said))
+    with PerSQLSessionManager("call", database, read_only=True) as manager:
+        trial = agents.BidiAgent(model=Silent(), session_manager=manager, agent_id="voice")
+        asyncio.run(trial._append_messages({"role": "user", "content": [{"text": "A trial."}]}))
     again = make_agent()
     assert [one["content"] for one in again.messages] == [one["content"] for one in said]
     assert again.state.get() == {"caller": "Ada"}

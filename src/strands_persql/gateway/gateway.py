@@ -1,5 +1,6 @@
 """One round trip: statements out, rows in; retried, counted, and told apart when they fail."""
 
+import copy
 import inspect
 import logging
 import os
@@ -43,16 +44,24 @@ class Gateway:
         tables: The tables, made where they are missed.
         retry: How long failed requests are tried again.
         counters: What counts.
+        read_only: Whether nothing is to be written, tables included.
     """
 
     def __init__(
-        self, database: Database, tables: Tables, retry: RetryPolicy, counters: Counters
+        self,
+        database: Database,
+        tables: Tables,
+        retry: RetryPolicy,
+        counters: Counters,
+        *,
+        read_only: bool = False,
     ) -> None:
         """Initialize without asking the database for anything."""
         if not callable(getattr(database, "batch", None)):
             raise TypeError(f"database={database!r} | {_instead(database)}")
         self.database = database
         self.max_row_bytes: int | None = getattr(database, "max_row_bytes", DEFAULT_MAX_ROW_BYTES)
+        self.read_only = read_only
         self._tables = tables
         self._retry = retry
         self._counters = counters
@@ -83,9 +92,13 @@ class Gateway:
             SchemaError: If tables are missing and this access can't create them.
         """
         context: _Context = {"session_id": session_id, "agent_id": agent_id}
+        if writes:
+            self._check_writable(context)
         try:
             return self._send(batch, writes, context, may_lack_tables=True)
         except _SchemaMissingError as missing:
+            if self.read_only:
+                return self._without_tables(batch, missing, context)
             logger.debug("prefix=<%s> | tables missing or old, setting up", self._tables.prefix)
             self.setup()
             try:
@@ -105,6 +118,7 @@ class Gateway:
             SchemaError: If this access may not do that.
         """
         context: _Context = {"session_id": None, "agent_id": None}
+        self._check_writable(context)
         described = self._send(Batch(*migrations.describe(self._tables)), False, context).results
         changes = migrations.changes(self._tables, described)
         if not changes:
@@ -115,6 +129,34 @@ class Gateway:
             if "duplicate column name" in str(error):
                 return self.setup()  # another process upgraded at the same moment
             raise self._schema_error(error, context, changes) from error
+
+    def as_read_only(self) -> "Gateway":
+        """Return a gateway to the same database that sends nothing that writes."""
+        other = copy.copy(self)
+        other.read_only = True
+        return other
+
+    def _check_writable(self, context: _Context) -> None:
+        if self.read_only:
+            raise AccessDeniedError(
+                "this access is read only (read_only=True): nothing was sent. Write through a"
+                " repository or manager that isn't",
+                **context,
+            )
+
+    def _without_tables(
+        self, batch: Batch, missing: "_SchemaMissingError", context: _Context
+    ) -> Answer:
+        """Return no rows where there are no tables.
+
+        Raises:
+            SchemaError: If there are, those of an earlier version.
+        """
+        described = self._send(Batch(*migrations.describe(self._tables)), False, context).results
+        if any(described):
+            changes = migrations.changes(self._tables, described)
+            raise self._schema_error(missing, context, changes) from missing.error
+        return Answer([[] for _ in batch.statements])
 
     def count(self, **counts: float) -> None:
         """Add to the repository's counters."""

@@ -1,16 +1,16 @@
 """Sessions in memory, kept true to the database: opening, refreshing, writing through."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from strands_persql.databases.protocol import Database, Statement
+from strands_persql.databases.protocol import Statement
 from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import RetryPolicy
-from strands_persql.gateway.stats import Counters
 from strands_persql.persistence.cache import CachePartition
 from strands_persql.persistence.cached import (
     CachedAgent,
@@ -39,34 +39,32 @@ class SessionStore:
     """The cache and the database as one.
 
     Args:
-        database: Where the sessions are.
-        tables: Their tables.
+        gateway: What asks the database.
+        tables: Its tables.
         cache: Where they are remembered.
         max_staleness: Seconds for which a cached session is opened without asking.
         on_conflict: What happens to a write that another one came before.
-        retry: How long failed requests are tried again.
-        counters: What counts.
+        retry: How long lost races are run again.
         clock: The time in seconds, for what ``max_staleness`` is compared with.
     """
 
     def __init__(
         self,
-        database: Database,
+        gateway: Gateway,
         tables: Tables,
         cache: CachePartition,
         max_staleness: float,
         on_conflict: OnConflict,
         retry: RetryPolicy,
-        counters: Counters,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
         self.tables = tables
         self.cache = cache
-        self.gateway = Gateway(database, tables, retry, counters)
-        self.codec = RowCodec(tables, self.gateway.max_row_bytes)
-        self.swaps = CompareAndSwap(self.gateway, on_conflict, retry)
-        self._committer = Committer(self.swaps, tables, self.codec)
+        self.codec = RowCodec(tables, gateway.max_row_bytes)
+        self._on_conflict: OnConflict = on_conflict
+        self._retry = retry
+        self._use(gateway)
         self._max_staleness = max_staleness
         self.clock = clock
         self._locks = AgentLocks()
@@ -79,6 +77,17 @@ class SessionStore:
     def is_merging(self) -> bool:
         """Whether a write that another one came before is merged with it."""
         return self.swaps.on_conflict == "merge"
+
+    def as_read_only(self) -> "SessionStore":
+        """Return a store of the same sessions and cache that reads alone."""
+        other = copy.copy(self)
+        other._use(self.gateway.as_read_only())  # noqa: SLF001 - the same class
+        return other
+
+    def _use(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+        self.swaps = CompareAndSwap(gateway, self._on_conflict, self._retry)
+        self._committer = Committer(self.swaps, self.tables, self.codec)
 
     # -- reading -------------------------------------------------------------------------------
 

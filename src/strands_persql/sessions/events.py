@@ -7,6 +7,7 @@ from typing import Any
 from strands.types.content import Message
 
 from strands_persql.runtime.threads import Queue
+from strands_persql.sessions.read_only import NothingStored
 from strands_persql.sessions.unit_of_work import UnitOfWork
 
 logger = logging.getLogger("strands_persql")
@@ -20,7 +21,7 @@ class AgentEvents:
         agent: The agent.
     """
 
-    def __init__(self, unit: UnitOfWork, agent: Any) -> None:
+    def __init__(self, unit: UnitOfWork | NothingStored, agent: Any) -> None:
         """Initialize."""
         self._unit = unit
         self._agent = agent
@@ -42,6 +43,12 @@ class AgentEvents:
     async def message_updated(self) -> None:
         """Store what has changed."""
         await self._queue.run(lambda: self._unit.commit(self._agent))
+
+    async def saved(self) -> None:
+        """Store what has changed at once, but no message of a turn that is to be stored whole."""
+        await self._queue.run(
+            lambda: self._unit.commit(self._agent, messages=not self._unit.waits_for_turn)
+        )
 
     async def invocation_ended(self, result: Any) -> None:
         """Store all that is left, and end the turn; other hooks are called behind this."""

@@ -75,7 +75,10 @@ class SessionHooks:
     async def _on_multi_agent(
         self, event: AfterNodeCallEvent | AfterMultiAgentInvocationEvent
     ) -> None:
-        source = event.source
+        await self.store_multi_agent(event.source)
+
+    async def store_multi_agent(self, source: Any) -> None:
+        """Store the state of a graph or swarm, behind what was asked for before."""
         text = self._multi_agents.encode(source)  # here, for nodes change it on this loop
         await self._multi_agent_queue.run(lambda: self._multi_agents.store(source.id, text))
 

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 from strands.agent.state import AgentState
 from strands.hooks.events import AgentInitializedEvent, MultiAgentInitializedEvent
 from strands.hooks.registry import HookRegistry
+from strands.multiagent.base import MultiAgentBase
 from strands.session.repository_session_manager import RepositorySessionManager
 from strands.types.content import Message
 from strands.types.exceptions import SessionException
@@ -27,6 +28,7 @@ from strands_persql.sessions import upstream
 from strands_persql.sessions.events import AgentEvents
 from strands_persql.sessions.hooks import OtherEvents, SessionHooks
 from strands_persql.sessions.multi_agents import MultiAgentStates
+from strands_persql.sessions.read_only import NoMultiAgentsStored, NothingStored
 from strands_persql.sessions.repository import PerSQLSessionRepository
 from strands_persql.sessions.unit_of_work import UnitOfWork
 
@@ -56,11 +58,14 @@ class PerSQLSessionManager(RepositorySessionManager):
         repository: A repository to share with other managers, in place of ``database`` and the
             options that go with it.
         retry: How long failed requests are tried again, or None for the default policy.
+        read_only: Whether agents are restored and nothing is stored: what they do stays in their
+            memory. True with a repository that is read only.
 
     Attributes:
         session_id: The session.
         session: Its record.
         session_repository: The repository behind it.
+        read_only: Whether nothing is stored.
 
     Raises:
         PerSQLError: If the session can't be read. It is then not known whether it exists, and
@@ -81,6 +86,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         on_conflict: OnConflict = "merge",
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
+        read_only: bool = False,
     ) -> None:
         """Open the session."""
         if (database is None) == (repository is None):
@@ -102,7 +108,11 @@ class PerSQLSessionManager(RepositorySessionManager):
                 max_staleness=max_staleness,
                 on_conflict=on_conflict,
                 retry=retry,
+                read_only=read_only,
             )
+        if read_only and not repository.read_only:
+            repository = repository.as_read_only()
+        self.read_only = repository.read_only
         self.session_id = check_id("session", session_id)
         self.session_repository = repository
         self._store = repository._store  # noqa: SLF001 - of the same room
@@ -113,10 +123,12 @@ class PerSQLSessionManager(RepositorySessionManager):
             self.session = Session(session_id=session_id, session_type=SessionType.AGENT)
         else:
             self.session = self._store.codec.read_session(session_id, self._opened.data)
-        self._units: dict[str, UnitOfWork] = {}
+        self._units: dict[str, UnitOfWork | NothingStored] = {}
         self._events: dict[str, AgentEvents] = {}
         self._agents: dict[str, Any] = {}
-        self._multi_agents = MultiAgentStates(self._store, RowUpdates(self._store), self.session)
+        states = NoMultiAgentsStored if self.read_only else MultiAgentStates
+        self._multi_agents = states(self._store, RowUpdates(self._store), self.session)
+        self._hooks = SessionHooks(self._events_of, self._multi_agents)
 
     @classmethod
     def from_token(
@@ -131,6 +143,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         max_staleness: float = 0.0,
         on_conflict: OnConflict = "merge",
         retry: RetryPolicy | None = None,
+        read_only: bool = False,
     ) -> _Self:
         """Open a session in a hosted database, with a client of the manager's own.
 
@@ -146,6 +159,7 @@ class PerSQLSessionManager(RepositorySessionManager):
             max_staleness: How old, in seconds, what is remembered may be.
             on_conflict: What happens when another writer came first.
             retry: How long failed requests are tried again.
+            read_only: Whether nothing is stored.
         """
         client = RestClient(token) if base_url is None else RestClient(token, base_url=base_url)
         del token  # from this frame, which reporters may show
@@ -158,6 +172,7 @@ class PerSQLSessionManager(RepositorySessionManager):
                 max_staleness=max_staleness,
                 on_conflict=on_conflict,
                 retry=retry,
+                read_only=read_only,
             )
         except BaseException:
             client.close()
@@ -177,6 +192,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         on_conflict: OnConflict = "merge",
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
+        read_only: bool = False,
     ) -> _Self:
         """Do what the constructor does, without blocking the event loop."""
         return await in_thread(
@@ -189,6 +205,7 @@ class PerSQLSessionManager(RepositorySessionManager):
             on_conflict=on_conflict,
             repository=repository,
             retry=retry,
+            read_only=read_only,
         )
 
     # -- closing -------------------------------------------------------------------------------
@@ -249,7 +266,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         registry.add_callback(
             MultiAgentInitializedEvent, lambda event: self.initialize_multi_agent(event.source)
         )
-        SessionHooks(self._events_of, self._multi_agents).register(registry)
+        self._hooks.register(registry)
 
     # -- agents --------------------------------------------------------------------------------
 
@@ -267,7 +284,12 @@ class PerSQLSessionManager(RepositorySessionManager):
         key = AgentKey(self.session_id, agent_id)
         opened = self._as_opened()
         found = None if opened is None else opened.agents.get(agent_id)
-        unit = self._create(agent, key) if found is None else self._restore(agent, key, found)
+        unit: UnitOfWork | NothingStored = NothingStored()
+        if found is not None:
+            restored = self._restore(agent, key, found)
+            unit = unit if self.read_only else restored
+        elif not self.read_only:
+            unit = self._create(agent, key)
         self._units[agent_id], self._agents[agent_id] = unit, agent
         self._events[agent_id] = AgentEvents(unit, agent)
         upstream.on_management_failure(agent, unit.end_invocation)
@@ -341,6 +363,27 @@ class PerSQLSessionManager(RepositorySessionManager):
             raise SessionException("No message to redact.")
         unit.commit(agent, state=False, messages=not unit.waits_for_turn)
 
+    async def save(self, agent: Any) -> None:
+        """Store now what has changed of an agent, a graph or a swarm, in one round trip.
+
+        For what changes outside of an invocation, such as ``agent.state.set("seats", 2)``, which
+        would be stored with the next one. Within an invocation whose messages are stored with
+        its turn, the state alone is stored. Where nothing has changed, nothing is sent. Code that
+        isn't a coroutine calls `sync_agent` or `sync_multi_agent`.
+
+        Args:
+            agent: The agent, graph or swarm.
+
+        Raises:
+            SessionException: If it was not initialized with this manager.
+            ConflictError: With ``on_conflict="raise"``, if another writer came first.
+            PerSQLError: If it could not be stored.
+        """
+        if isinstance(agent, MultiAgentBase):
+            await self._hooks.store_multi_agent(agent)
+        else:
+            await self._events_of(agent).saved()
+
     # Older versions of Strands call these for bidirectional agents, newer ones those above.
 
     def initialize_bidi_agent(self, agent: Any, **kwargs: Any) -> None:
@@ -355,7 +398,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         """Do as `sync_agent`."""
         self.sync_agent(agent)
 
-    def _unit(self, agent: Any) -> UnitOfWork:
+    def _unit(self, agent: Any) -> UnitOfWork | NothingStored:
         try:
             return self._units[agent.agent_id]
         except KeyError:

@@ -1,5 +1,6 @@
 """The SessionRepository contract of Strands, over the cache and the database."""
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,7 @@ from strands.session.session_repository import SessionRepository
 from strands.types.session import Session, SessionAgent, SessionMessage
 
 from strands_persql.databases.protocol import Database
+from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import RetryPolicy, policy_of
 from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache, partition
@@ -52,11 +54,14 @@ class PerSQLSessionRepository(SessionRepository):
         on_conflict: ``"merge"`` to merge with what another writer did in between, ``"raise"``
             to raise `ConflictError`.
         retry: How long failed requests are tried again, or None for the default policy.
+        read_only: Whether whatever would write raises `AccessDeniedError`, and sends nothing.
+            Tables are not made either: where there are none, nothing is there.
         clock: The time in seconds that ``max_staleness`` is measured by.
 
     Attributes:
         database: The database. Closing it is its owner's business.
         cache: The cache.
+        read_only: Whether nothing is written.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -71,6 +76,7 @@ class PerSQLSessionRepository(SessionRepository):
         max_staleness: float = 0.0,
         on_conflict: OnConflict = "merge",
         retry: RetryPolicy | None = None,
+        read_only: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
@@ -78,24 +84,35 @@ class PerSQLSessionRepository(SessionRepository):
         self.database = database
         check_type("cache", cache, SessionCache)
         self.cache = cache if cache is not None else SessionCache()
+        self.read_only = read_only
         self._tables = Tables(table_prefix)
+        retry = policy_of(retry)
         self._counters = Counters()
         self._partition = partition(self.cache, database, self._tables.prefix, clock)
-        self._store = SessionStore(
-            database,
+        store = SessionStore(
+            Gateway(database, self._tables, retry, self._counters, read_only=read_only),
             self._tables,
             self._partition,
             max_staleness,
             on_conflict,
-            policy_of(retry),
-            self._counters,
+            retry,
             clock,
         )
-        seen = Seen(self._store)
-        self._sessions = SessionRecords(self._store)
-        self._agents = AgentRecords(self._store, seen)
-        self._messages = MessageRecords(self._store, seen)
-        self._multi_agents = MultiAgentRecords(self._store, seen)
+        self._use(store)
+
+    def _use(self, store: SessionStore) -> None:
+        self._store, seen = store, Seen(store)
+        self._sessions = SessionRecords(store)
+        self._agents = AgentRecords(store, seen)
+        self._messages = MessageRecords(store, seen)
+        self._multi_agents = MultiAgentRecords(store, seen)
+
+    def as_read_only(self) -> "PerSQLSessionRepository":
+        """Return a repository of the same sessions, cache and connections that writes nothing."""
+        other = copy.copy(self)
+        other.read_only = True
+        other._use(self._store.as_read_only())  # noqa: SLF001 - the same class
+        return other
 
     def __repr__(self) -> str:
         """Name the database and the tables."""

@@ -15,6 +15,7 @@ from strands.types.session import (
 
 from strands_persql.databases.protocol import Database
 from strands_persql.gateway.batch import Batch
+from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.stats import Counters
 from strands_persql.persistence.cache import SessionCache, partition
 from strands_persql.persistence.cached import CachedAgent
@@ -198,13 +199,12 @@ class _Log:
         self._tables = Tables(storage.store.tables.prefix if table_prefix is None else table_prefix)
         self._session_id = session_id
         self._store = SessionStore(
-            database,
+            Gateway(database, self._tables, storage.store.retry, Counters()),
             self._tables,
             partition(SessionCache(0), database, self._tables.prefix),
             0.0,
             "raise",
             storage.store.retry,
-            Counters(),
         )
 
     # -- from snapshots --------------------------------------------------------------------------
