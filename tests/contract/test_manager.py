@@ -465,7 +465,7 @@ def test_a_window_is_kept_where_messages_were_copied(backend: Backend) -> None:
 
 def test_a_path_is_no_database(backend: Backend) -> None:
     """Who gives a path or an unknown option is told what to give, before anything is asked."""
-    with pytest.raises(TypeError, match=r"wrap a file's path in LocalDatabase"):
+    with pytest.raises(TypeError, match=r"not a path: give LocalDatabase"):
         PerSQLSessionManager("s", "agents.db")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="comit"):
         PerSQLSessionManager("s", backend.database, comit="turn")  # type: ignore[call-arg]
