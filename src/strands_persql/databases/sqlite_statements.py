@@ -4,6 +4,7 @@ import functools
 import re
 import sqlite3
 import time
+from typing import Any
 
 from strands_persql.databases.protocol import Result, Statement
 
@@ -107,16 +108,31 @@ class Runner:
 def _fetched(
     connection: sqlite3.Connection, statement: Statement
 ) -> tuple[list[str], list[tuple[object, ...]]]:
+    sql, parameters = statement["sql"], tuple(statement.get("params", ()))
     try:
-        cursor = connection.execute(statement["sql"], tuple(statement.get("params", ())))
-        try:
-            rows = cursor.fetchall()
-            columns = [column[0] for column in cursor.description or ()]
-        finally:
-            cursor.close()
+        if is_read(sql):
+            try:
+                connection.text_factory = str
+                return _executed(connection, sql, parameters)
+            except sqlite3.OperationalError as error:
+                if not str(error).startswith("Could not decode to UTF-8"):
+                    raise
+        # Slower, and only where something may be there that isn't text, or can't be read twice.
+        connection.text_factory = text_or_bytes
+        return _executed(connection, sql, parameters)
     except (OverflowError, UnicodeError) as error:
         raise in_words(error) from None
-    return columns, rows
+
+
+def _executed(
+    connection: sqlite3.Connection, sql: str, parameters: tuple[Any, ...]
+) -> tuple[list[str], list[tuple[object, ...]]]:
+    cursor = connection.execute(sql, parameters)
+    try:
+        rows = cursor.fetchall()
+        return [column[0] for column in cursor.description or ()], rows
+    finally:
+        cursor.close()
 
 
 def in_words(error: OverflowError | UnicodeError) -> Exception:

@@ -1,6 +1,7 @@
 """Blocking calls from coroutines: off the event loop, in order, in a bounded number of threads."""
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections import deque
@@ -68,7 +69,7 @@ class Queue:
     def after_fork(self) -> None:
         """Forget what waited for the parent's threads."""
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._waiting: deque[Callable[[], None]] = deque()
         self._busy = False
 
     @property
@@ -82,15 +83,16 @@ class Queue:
         A cancelled awaiter doesn't stop the call: it keeps its place, and what is asked for
         after it comes after it.
         """
+        loop = asyncio.get_running_loop()
+        awaited: asyncio.Future[_T] = loop.create_future()
         context = contextvars.copy_context()
-        future: Future[_T] = Future()
         with self._lock:
-            self._waiting.append((lambda: context.run(call), future))
+            self._waiting.append(lambda: _report(awaited, loop, lambda: context.run(call)))
             starts, self._busy = not self._busy, True
         # Python gives no more threads once its main thread has ended: the loop must wait then.
         if starts and not _threads.submit(self._work):
             self._work()
-        return await asyncio.shield(asyncio.wrap_future(future))
+        return await awaited
 
     def _work(self) -> None:
         while True:
@@ -98,8 +100,28 @@ class Queue:
                 if not self._waiting:
                     self._busy = False
                     return
-                call, future = self._waiting.popleft()
-            _settle(future, call)
+                call = self._waiting.popleft()
+            call()
+
+
+def _report(
+    awaited: "asyncio.Future[_T]", loop: asyncio.AbstractEventLoop, call: Callable[[], _T]
+) -> None:
+    """Call, and have the loop hand the outcome to whoever still awaits it."""
+    outcome: Future[_T] = Future()
+    _settle(outcome, call)
+    with contextlib.suppress(RuntimeError):  # a loop that was closed has nobody who waits
+        loop.call_soon_threadsafe(_hand_over, outcome, awaited)
+
+
+def _hand_over(outcome: "Future[_T]", awaited: "asyncio.Future[_T]") -> None:
+    if awaited.done():  # cancelled
+        return
+    error = outcome.exception()
+    if error is None:
+        awaited.set_result(outcome.result())
+    else:
+        awaited.set_exception(error)
 
 
 def _settle(future: "Future[_T]", call: Callable[[], _T]) -> None:

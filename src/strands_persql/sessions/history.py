@@ -75,7 +75,10 @@ class HistoryEntry:
     @property
     def message(self) -> Message | None:
         """The object in the agent's memory, or None where it has left it."""
-        return None if self.record is None else self.record.to_message()
+        record = self.record
+        if record is None:
+            return None
+        return record.message if record.redact_message is None else record.redact_message
 
     @property
     def row(self) -> RowData:

@@ -294,12 +294,15 @@ class WorkingView:
 
     def _fill(self, agent: Any, entries: Sequence[Entry]) -> None:
         """Put entries into an agent's memory, each tool call followed by its result."""
-        shown = [one for one in entries if one.message is not None]
         places: dict[int, list[Entry]] = {}
-        for entry in shown:
-            places.setdefault(id(entry.message), []).append(entry)
-        before = [(entry, _message_of(entry)["content"]) for entry in shown]
-        messages = upstream.with_valid_tool_use([_message_of(one) for one in shown])
+        shown, before = [], []
+        for entry in entries:
+            message = entry.message
+            if message is not None:
+                shown.append(message)
+                before.append((entry, message["content"]))
+                places.setdefault(id(message), []).append(entry)
+        messages = upstream.with_valid_tool_use(shown)
         for entry, content in before:
             if _message_of(entry)["content"] is not content:  # repaired: no edit of the agent's
                 entry.copy = copy_containers(entry.message)
