@@ -55,7 +55,7 @@ help:
 	@echo "make check    all that CI asks for: lint, types, tests, Strands' tests, package"
 	@echo "make lint     ruff: rules and format"
 	@echo "make format   ruff: put the format and what else it can right"
-	@echo "make types    mypy, strict"
+	@echo "make types    mypy, strict, and pyright on the examples and the public interface"
 	@echo "make package  build sdist and wheel, install the wheel apart and try it"
 	@echo "make test-wheel  the tests on the built wheel, where the sources are not"
 	@echo "make bench    the benchmarks at full size"
@@ -99,6 +99,11 @@ format: $(VENV)/.developing
 
 types: $(VENV)/.developing
 	$(RUN)/mypy $(TYPED)
+	@if command -v npm >/dev/null && command -v node >/dev/null; then \
+		$(RUN)/pyright --pythonpath $(RUN)/python; \
+	else \
+		echo "node and npm aren't here: pyright is left out"; \
+	fi
 
 check:
 	@$(MAKE) --no-print-directory lint

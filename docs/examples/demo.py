@@ -119,7 +119,7 @@ def think(messages: Messages) -> Reply:
     home, goal = (re.search(rf"{word} ([A-Z]\w+)", " ".join(said)) for word in ("from", "to"))
     result = users[-1][0].get("toolResult")
     if result:
-        return f"Done: {result['content'][0]['text']}."
+        return f"Done: {result['content'][0].get('text')}."
     if "come along" in said[-1]:
         return ToolCall("add_guest", {"name": people[-1]})
     if home and goal and "Who" in said[-1]:

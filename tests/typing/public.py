@@ -29,6 +29,7 @@ from strands_persql import (
     Stats,
     StorageConflictError,
     Value,
+    persql_error,
     session_from_snapshots,
 )
 from strands_persql.admin import Page, SessionAdmin, SessionSummary, TransferReport
@@ -109,12 +110,42 @@ def managers(database: Database, repository: PerSQLSessionRepository) -> None:
     PerSQLSessionManager("s", database, commit="never")  # type: ignore[arg-type]
     PerSQLSessionManager("s", database, on_conflict="ours")  # type: ignore[arg-type]
     PerSQLSessionManager("s", object())  # type: ignore[arg-type]
+    PerSQLSessionManager("s", database, prefix="x")  # type: ignore[call-arg]
+    PerSQLSessionManager("s", database, retry=3)  # type: ignore[arg-type]
+    PerSQLSessionManager("s", repository)  # type: ignore[arg-type]
+
+
+def managers_from_a_token() -> None:
+    """Each argument is known to a type checker, and wrong ones are refused."""
+    PerSQLSessionManager.from_token(
+        "s",
+        "token",
+        "acme/x",
+        base_url="https://api.persql.com",
+        table_prefix="strands_",
+        commit="turn",
+        max_staleness=1.0,
+        on_conflict="raise",
+        retry=RetryPolicy.never(),
+    )
+    PerSQLSessionManager.from_token("s", "token")  # type: ignore[call-arg]
+    PerSQLSessionManager.from_token("s", "token", 3)  # type: ignore[arg-type]
+    PerSQLSessionManager.from_token("s", "token", "acme/x", prefix="x")  # type: ignore[call-arg]
+    PerSQLSessionManager.from_token("s", "token", "a/x", commit="no")  # type: ignore[arg-type]
+    PerSQLSessionManager.from_token("s", "token", "a/x", retry=3)  # type: ignore[arg-type]
 
 
 async def coroutines(database: Database) -> None:
     """The same without blocking."""
     async with await MyManager.open("s", database) as manager:
         assert_type(manager, MyManager)
+    await PerSQLSessionManager.open("s", database, commit="turn", on_conflict="raise")
+    await PerSQLSessionManager.open("s", repository=manager.session_repository)
+    await PerSQLSessionManager.open(3, database)  # type: ignore[arg-type]
+    await PerSQLSessionManager.open("s", "agents.db")  # type: ignore[arg-type]
+    await PerSQLSessionManager.open("s", database, commit="no")  # type: ignore[arg-type]
+    await PerSQLSessionManager.open("s", database, prefix="x")  # type: ignore[call-arg]
+    await PerSQLSessionManager.open("s", database, max_staleness="1")  # type: ignore[arg-type]
 
 
 def repositories(database: Database) -> None:
@@ -144,6 +175,7 @@ def errors(error: ConflictError) -> None:
     """What a handler may look at."""
     parent: PerSQLError = error
     assert_type(parent.session_id, str | None)
+    assert_type(persql_error(ValueError()), PerSQLError | None)
     assert_type(error.expected_version, int | None)
     assert_type(error.found_version, int | None)
 
