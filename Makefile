@@ -22,6 +22,7 @@ REDIS := --no-deps --ignore-requires-python strands-redis-session-manager==0.1.0
 
 # The wheel, in an environment of its own and away from the sources: two processes of one session.
 define SMOKE
+import re
 from importlib import metadata, resources
 from strands import Agent
 from strands_persql import LocalDatabase, PerSQLSessionManager, __version__
@@ -30,6 +31,9 @@ package = resources.files("strands_persql")
 assert "site-packages" in str(package), package
 assert (package / "py.typed").is_file(), "py.typed is missing"
 assert metadata.version("strands-persql") == __version__, __version__
+page = metadata.metadata("strands-persql").get_payload()
+assert re.findall(r"\]\((?!https?:|#)[^)]*\)", page) == [], "links of the package's page lead nowhere"
+assert "](https://github.com/" in page and page.startswith("# strands-persql"), page[:80]
 def ask(text, reply):
     with LocalDatabase("smoke.db") as database:
         model, manager = ScriptedModel([reply]), PerSQLSessionManager("smoke", database)

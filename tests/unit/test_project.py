@@ -126,7 +126,9 @@ def prepare(folder: Path) -> None:
     package = folder / "src" / "strands_persql"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('__version__ = "1.2.3"\n', "utf-8")
-    (folder / "pyproject.toml").write_text('Source = "https://github.com/acme/x"\n', "utf-8")
+    (folder / "pyproject.toml").write_text(
+        read("pyproject.toml").replace("OWNER/", "acme/"), "utf-8"
+    )
     (folder / "CHANGELOG.md").write_text(
         "# Changelog\n\n## Unreleased\n\nNothing yet.\n\n## 1.2.3 - 2026-01-31\n\n- A line.\n",
         "utf-8",
@@ -158,8 +160,8 @@ def test_a_tree_that_is_ready_can_be_released(tmp_path: Path) -> None:
         ("src/strands_persql/__init__.py", "1.2.3", "1.2.4", "__init__.py says 1.2.4"),
         ("CHANGELOG.md", "2026-01-31", "not yet released", "CHANGELOG.md has no heading"),
         ("CHANGELOG.md", "Nothing yet.", "- A line.", "still has lines under Unreleased"),
-        ("pyproject.toml", "Source", "Sauce", "has no Source"),
-        ("docs/catalogue/strands-persql.yaml", "acme/", "OWNER/", "has a placeholder"),
+        ("pyproject.toml", "acme/", "OWNER/", "pyproject.toml has the placeholder"),
+        ("docs/catalogue/strands-persql.yaml", "acme/", "OWNER/", "catalogue has the placeholder"),
     ],
 )
 def test_what_is_missing_for_a_release_is_named(
