@@ -13,6 +13,14 @@ from typing import Any, Literal, TypeAlias
 
 from strands_persql import Value
 from tests.concurrency.journal import SECRET, TOKEN, Entry, writer_of
+from tests.concurrency.views import (
+    dropped_by_any,
+    wrong_answers,
+    wrong_drops,
+    wrong_edits,
+    wrong_opens,
+    wrong_rest,
+)
 
 Row: TypeAlias = Mapping[str, Any]
 Query: TypeAlias = Callable[[str, Sequence[Value]], Sequence[Row]]
@@ -33,6 +41,10 @@ Kind: TypeAlias = Literal[
     "creation time",
     "window",
     "history",
+    "memory",
+    "drop lost",
+    "edit lost",
+    "answered twice",
     "crash",
 ]
 
@@ -99,6 +111,7 @@ def check(
     journals: Mapping[int, Sequence[Entry]],
     *,
     commit: Literal["message", "turn"] = "message",
+    rest: Entry | None = None,
 ) -> list[Violation]:
     """Give everything that is wrong.
 
@@ -114,12 +127,17 @@ def check(
     - The agent's version has grown by one at least for each acknowledged change, its row
       remembers no write twice, and the time of its creation is that of its data.
     - Rows are sound: JSON of the right shape, and ids that agree.
-    - What a model was shown is the history as it was, without gaps or repetitions.
+    - What a model was shown is the history as it was, without gaps or repetitions, but for what
+      somebody has dropped; what was dropped isn't shown again; an edit stands.
+    - Who opens the session while a model is asked is given what it is asked with.
+    - An interrupt is answered once.
+    - At rest, what is restored is what the agent held that had the last turn.
 
     Args:
         tables: The rows.
         journals: Each writer's journal, by its number.
         commit: How the writers committed.
+        rest: What was seen at rest, when all was over.
     """
     case = _Case(tables, {number: _Writer(number, of) for number, of in journals.items()})
     rules = [
@@ -132,6 +150,7 @@ def check(
         _check_redactions(case),
         _check_versions(case),
         _check_history(case),
+        _check_memory(case, rest),
         _check_crashes(case),
     ]
     return [violation for rule in rules for violation in rule]
@@ -189,6 +208,16 @@ class _Case:
             for name in tokens_of(row):
                 found[name].append(index)
         return dict(found)
+
+    @cached_property
+    def journals(self) -> dict[int, Sequence[Entry]]:
+        """Each writer's journal, by its number."""
+        return {number: writer.entries for number, writer in self.writers.items()}
+
+    @cached_property
+    def dropped(self) -> set[str]:
+        """What somebody may have dropped from memory, for all."""
+        return dropped_by_any(self.journals)
 
 
 # -- the rules -----------------------------------------------------------------------------------
@@ -354,11 +383,13 @@ def _check_history(case: _Case) -> Iterator[Violation]:
             if entry["kind"] == "acknowledged":
                 own += entry["tokens"]
             elif entry["kind"] == "shown":
-                yield from _check_shown(writer, entry, own)
+                yield from _check_shown(case, writer, entry, own)
                 yield from _check_freshness(case, entry, settled)
 
 
-def _check_shown(writer: _Writer, entry: Entry, own: Sequence[str]) -> Iterator[Violation]:
+def _check_shown(
+    case: _Case, writer: _Writer, entry: Entry, own: Sequence[str]
+) -> Iterator[Violation]:
     shown: list[str] = entry["tokens"]
     when = f"the model call of {shown[-1:]}"
     for name, count in Counter(shown).items():
@@ -380,7 +411,7 @@ def _check_shown(writer: _Writer, entry: Entry, own: Sequence[str]) -> Iterator[
         yield Violation("history", f"{when} was shown its writer's messages out of order")
     if mine:
         start = bisect_right(own, min(mine), key=lambda name: writer.order[name])
-        for name in set(own[start:]) - set(shown):
+        for name in set(own[start:]) - set(shown) - case.dropped:
             yield Violation("history", f"{when} wasn't shown {name}, which its writer had stored")
 
 
@@ -391,7 +422,7 @@ def _check_freshness(case: _Case, entry: Entry, settled: Sequence[float]) -> Ite
         return
     for place in range(min(places), max(places)):
         if settled[place] < entry["since"]:
-            for name in tokens_of(case.tables.messages[place]) - shown:
+            for name in tokens_of(case.tables.messages[place]) - shown - case.dropped:
                 yield Violation(
                     "history",
                     f"the model call of {entry['tokens'][-1:]} wasn't shown {name},"
@@ -415,6 +446,25 @@ def _settled(case: _Case) -> list[float]:
     answered = {row["turn"]: ".a" in row["data"] for row in case.tables.messages}
     ended.update((turn, float("inf")) for turn, is_answered in answered.items() if not is_answered)
     return [ended[row["turn"]] for row in case.tables.messages]
+
+
+def _check_memory(case: _Case, rest: Entry | None) -> Iterator[Violation]:
+    settled = {
+        name: time
+        for row, time in zip(case.tables.messages, _settled(case), strict=True)
+        for name in tokens_of(row)
+    }
+    for what in wrong_opens(case.journals, settled, case.dropped):
+        yield Violation("memory", what)
+    for what in wrong_drops(case.journals):
+        yield Violation("drop lost", what)
+    for what in wrong_edits(case.journals, case.tables.messages):
+        yield Violation("edit lost", what)
+    for what in wrong_answers(case.journals):
+        yield Violation("answered twice", what)
+    if rest is not None:
+        for what in wrong_rest(rest):
+            yield Violation("memory", what)
 
 
 def _check_crashes(case: _Case) -> Iterator[Violation]:

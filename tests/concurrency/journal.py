@@ -3,7 +3,8 @@
 Each line is one JSON object with its ``kind`` and the time ``at`` which it was written, in seconds
 of the clock that all processes of a machine share:
 
-``started``       a manager and its agent were opened; ``counted`` is what the restored state holds
+``started``       a manager and its agent were opened; ``counted`` is what the restored state holds,
+                  and ``held`` the tokens in the agent's memory
 ``turn``          an agent is about to be called: the ``tokens`` of its messages, in order, and the
                   ``secret`` that will be redacted, or null
 ``ran``           a tool is about to count up by one
@@ -11,7 +12,12 @@ of the clock that all processes of a machine share:
 ``redacted``      these ``secrets`` are gone
 ``shown``         the ``tokens`` that the model was given; those that others had been told are
                   stored before the time ``since`` must be among them; and the tool calls and
-                  results that stood ``unpaired`` there, which a real model refuses
+                  results that stood ``unpaired`` there, which a real model refuses; now and then
+                  also the tokens that a process was given which opened the session then, ``fresh``
+``changed``       the agent's memory is about to be changed ``how``: tokens ``dropped`` from it,
+                  ``revived`` in it, ``loaded`` into it, and the number of ``edits`` of others
+``held``          a call is over, and what it changed is stored: the ``tokens`` in memory now
+``approved``      a tool has been given leave, after the ``interrupt`` that it asked with
 ``failed``        a call raised ``error``, one that a database's fault explains
 ``crashed``       a call raised an error that nothing explains
 ``finished``      all of the writer's operations are done

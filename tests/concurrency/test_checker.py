@@ -11,6 +11,8 @@ from tests.concurrency.journal import Entry, token
 
 Row = dict[str, Any]
 
+ALL = ("w0.0.u", "w0.0.c0", "w0.0.r0", "w0.0.a", "w1.0.u", "w1.0.a", "w0.1.u", "w0.1.a")
+
 
 class History:
     """Rows and journals of two writers, right at first, for tests to spoil.
@@ -41,6 +43,15 @@ class History:
         }
         self.removed = 0
         self.sessions: list[Row] = [{"data": "{}"}]
+        texts = [{"role": "user", "content": [{"text": name}]} for name in ALL]
+        quiet = {"role": "user", "content": [{"text": "all quiet?"}]}
+        self.rest: Entry = {
+            "opened": texts,
+            "asked": [*texts, quiet],
+            "held": [*texts, quiet],
+            "restored": [*texts, quiet],
+            "unpaired": [],
+        }
         self.journals: dict[int, list[Entry]] = {
             0: [
                 entry("started", counted=[0, 0]),
@@ -48,15 +59,18 @@ class History:
                 acknowledged("w0.0.u", "w0.0.c0"),
                 entry("ran"),
                 acknowledged("w0.0.r0", "w0.0.a", counted=[1, 1]),
+                held("w0.0.u", "w0.0.c0", "w0.0.r0", "w0.0.a"),
                 turn(0, 1, "u", "a", secret="secret-0-1"),  # noqa: S106 - no password
                 shown("w0.0.u", "w0.0.c0", "w0.0.r0", "w0.0.a", "w1.0.u", "w1.0.a", "w0.1.u"),
                 acknowledged("w0.1.u", "w0.1.a", counted=[1, 1]),
+                held(*ALL),
                 entry("redacted", secrets=["secret-0-1"]),
             ],
             1: [
                 entry("started", counted=[0, 0]),
                 turn(1, 0, "u", "a"),
                 acknowledged("w1.0.u", "w1.0.a"),
+                held(*ALL[:6]),
             ],
         }
 
@@ -87,7 +101,7 @@ class History:
         return Tables(self.sessions, agents, self.messages)
 
     def check(self, commit: Any = "message") -> list[Violation]:
-        return check(self.tables(), self.journals, commit=commit)
+        return check(self.tables(), self.journals, commit=commit, rest=self.rest)
 
     def remove(self, *names: str) -> None:
         """Take messages out of the table."""
@@ -115,6 +129,15 @@ def turn(writer: int, number: int, *parts: str, secret: str | None = None) -> En
 
 def acknowledged(*names: str, counted: Any = (0, 0)) -> Entry:
     return entry("acknowledged", tokens=list(names), counted=list(counted))
+
+
+def held(*names: str, at: float = 1.0) -> Entry:
+    return entry("held", at=at, tokens=list(names))
+
+
+def changed(how: str, *, at: float = 1.0, **facts: Any) -> Entry:
+    nothing: dict[str, Any] = {"dropped": [], "revived": [], "loaded": [], "edits": {}}
+    return entry("changed", at=at, how=how, **{**nothing, **facts})
 
 
 def shown(*names: str, unpaired: Any = (), since: float = 2.0) -> Entry:
@@ -337,6 +360,96 @@ def _half_of_a_tool_call_shown(history: History) -> None:
     history.journals[0].append(shown("w0.1.a", unpaired=["call-0-0-0"]))
 
 
+@makes("memory")
+def _a_new_process_was_given_more(history: History) -> None:
+    seen = shown("w0.0.u", "w0.0.c0", "w0.0.r0", "w0.0.a", "w0.1.u")
+    history.journals[0].append({**seen, "fresh": ["w0.0.u", "w1.0.u", "w1.0.a", "w0.1.u"]})
+
+
+@makes("memory")
+def _a_new_process_was_given_less(history: History) -> None:
+    history.journals[0].append({**shown(*ALL), "fresh": list(ALL[:4])})
+
+
+@makes("memory")
+def _a_new_process_was_given_another_order(history: History) -> None:
+    history.journals[0].append({**shown(*ALL), "fresh": [*ALL[4:], *ALL[:4]]})
+
+
+@makes("memory")
+def _another_memory_at_rest(history: History) -> None:
+    history.rest["restored"] = history.rest["restored"][1:]
+
+
+@makes("memory")
+def _another_text_at_rest(history: History) -> None:
+    quiet = {"role": "user", "content": [{"text": "w0.0.u, edited"}]}
+    history.rest["restored"] = [quiet, *history.rest["restored"][1:]]
+
+
+@makes("memory")
+def _another_question_at_rest(history: History) -> None:
+    history.rest["asked"] = history.rest["asked"][2:]
+
+
+@makes("memory")
+def _half_of_a_call_at_rest(history: History) -> None:
+    history.rest["unpaired"] = ["call-0-0-0"]
+
+
+@makes("memory")
+def _a_message_twice_at_rest(history: History) -> None:
+    for key in ("held", "restored"):
+        history.rest[key] = [*history.rest[key], history.rest[key][0]]
+
+
+@makes("drop lost")
+def _a_dropped_message_shown_again(history: History) -> None:
+    history.journals[1] += [
+        changed("drop", dropped=["w1.0.u", "w1.0.a"]),
+        held("w0.0.u", at=1.5),
+    ]
+    history.journals[0].append(shown("w1.0.u", "w1.0.a", "w0.1.u"))
+
+
+@makes("edit lost")
+def _an_edit_gone(history: History) -> None:
+    history.journals[1] += [changed("edit", edits={"w1.0.u": 1}), held(*ALL[:6])]
+
+
+@makes("edit lost")
+def _a_later_edit_gone(history: History) -> None:
+    for _ in range(2):
+        history.journals[1] += [changed("edit", edits={"w1.0.u": 1}), held(*ALL[:6])]
+    history.row("w1.0.u")["data"] = history.message(4, "t1", text="w1.0.u (edit 1)")["data"]
+
+
+@makes("edit lost")
+def _a_text_that_an_edit_has_replaced(history: History) -> None:
+    for _ in range(2):
+        history.journals[1] += [changed("edit", edits={"w1.0.u": 1}), held(*ALL[:6])]
+    both = "w1.0.u (edit 1) w1.0.u (edit 2)"
+    history.row("w1.0.u")["data"] = history.message(4, "t1", text=both)["data"]
+
+
+@makes("edit lost")
+def _an_edit_that_nobody_made(history: History) -> None:
+    history.journals[1].append(changed("edit", edits={"w1.0.u": 1}))
+    history.row("w1.0.u")["data"] = history.message(4, "t1", text="w1.0.u (edit 2)")["data"]
+
+
+@makes("answered twice")
+def _two_answers_to_one_question(history: History) -> None:
+    for number in (0, 1):
+        history.journals[number].append(entry("approved", interrupt="w0.0.c0"))
+
+
+@makes("history")
+def _a_message_that_was_dropped_elsewhere_only(history: History) -> None:
+    history.journals[1] += [changed("drop", dropped=["w0.0.a"]), held(*ALL[:3], *ALL[4:])]
+    history.journals[0].append(shown("w0.0.u", "w1.0.u", "w1.0.a", "w0.1.u", since=0.0))
+
+
 @makes("crash")
 def _writer_crashed(history: History) -> None:
     history.journals[1].append(entry("crashed", error="KeyError"))
@@ -400,6 +513,59 @@ class TestWhatIsAllowed:
         history.messages.append(history.message(10, "t3", result="Tool was interrupted."))
 
         assert history.check() == []
+
+    def test_what_was_dropped_needs_not_be_shown(self) -> None:
+        """What somebody has dropped, or may have when it died, is missing rightly."""
+        history = History()
+        history.journals[1] += [
+            changed("drop", dropped=["w1.0.u", "w1.0.a"]),
+            held(*ALL[:4], at=2.5),
+        ]
+        history.journals[0].append(shown(*ALL[:4], "w0.1.u", "w0.1.a", since=3.0))
+        assert history.check() == []
+
+        history = History()
+        history.journals[1] += [turn(1, 1, "u", "a"), entry("started", counted=[0, 0])]
+        history.journals[0].append(shown(*ALL[:4], "w0.1.u", "w0.1.a"))
+        assert history.check() == []
+
+    def test_what_a_window_has_dropped_needs_not_be_shown(self) -> None:
+        """What a call has left out of memory is missing from then on, before pins too."""
+        history = History()
+        history.journals[0] += [held("w0.0.u", *ALL[4:])]
+        history.journals[0].append(shown("w0.0.u", *ALL[4:]))
+
+        assert history.check() == []
+
+    def test_what_was_revived_may_be_shown(self) -> None:
+        """What was dropped and is loaded again by a rewind may be shown."""
+        history = History()
+        history.journals[1] += [
+            changed("drop", dropped=["w1.0.u", "w1.0.a"]),
+            held(*ALL[:4], at=1.5),
+            changed("rewind", revived=["w1.0.u", "w1.0.a"], loaded=list(ALL[:6])),
+            held(*ALL[:6], at=1.6),
+        ]
+        history.journals[0].append(shown(*ALL))
+
+        assert history.check() == []
+
+    def test_an_unacknowledged_edit_may_stand_or_not(self) -> None:
+        """An edit whose writer was told nothing may be in the row or not."""
+        for text in ("w1.0.u", "w1.0.u (edit 1)"):
+            history = History()
+            history.journals[1].append(changed("edit", edits={"w1.0.u": 1}))
+            history.row("w1.0.u")["data"] = history.message(4, "t1", text=text)["data"]
+
+            assert history.check() == []
+
+    def test_a_new_process_may_know_what_came_meanwhile(self) -> None:
+        """What was stored after a model was asked may be given to who opens the session then."""
+        history = History()
+        seen = shown(*ALL[:4], "w0.1.u", since=0.5)
+        history.journals[0].append({**seen, "fresh": list(ALL)})
+
+        assert [one for one in history.check() if one.kind == "memory"] == []
 
     def test_blocks_may_begin_in_the_middle(self) -> None:
         """A stretch of messages may begin with the result of a call before it."""

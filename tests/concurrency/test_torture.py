@@ -20,7 +20,7 @@ def serious(report: Report) -> list[Any]:
 
 
 def run(folder: Path, engine: Engine | None = None, **options: Any) -> Report:
-    return torture(Settings(folder, limit=60.0, **options), engine=engine)
+    return torture(Settings(folder, limit=60.0, memory=False, **options), engine=engine)
 
 
 @pytest.mark.guarantee(number=2)

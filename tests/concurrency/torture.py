@@ -7,6 +7,9 @@ By hand, at any size::
 
 Each writer is a process (or one of a process's threads) that calls a real agent: plain turns,
 turns with tools that count in the agent's state, redactions, models that fail half-way, restarts.
+Writers also change what their agents have in memory: they edit, drop and pin messages, go back to
+earlier points, and have older messages summarized or trimmed; and they go on with turns that
+stopped, because the model failed or because a tool has asked for leave.
 All of them share one session and one agent. Requests are lost before and after they were
 applied, doubled and delayed, and writers are killed with SIGKILL and started again.
 """
@@ -29,7 +32,14 @@ from typing import Any
 from strands_persql import RestError, Value
 from tests.concurrency.checker import Query, Row, Violation, check, check_blocks, read_tables
 from tests.concurrency.journal import Entry, read_journal
-from tests.concurrency.writer import AGENT, SESSION, Settings, Weather, run_process
+from tests.concurrency.writer import (
+    AGENT,
+    SESSION,
+    Settings,
+    Weather,
+    look_at_rest,
+    run_process,
+)
 from tests.engine.engine import Engine
 from tests.engine.proxy import FaultProxy, Request
 from tests.support.backends import Address
@@ -90,9 +100,10 @@ def torture(settings: Settings, *, engine: Engine | None = None) -> Report:
         seconds = time.monotonic() - began
         settle()
         tables = read_tables(query, SESSION, AGENT)
+        rest = look_at_rest(told)
     writers = range(settings.writers * settings.threads)
     journals = {number: read_journal(settings.journal(number)) for number in writers}
-    found = check(tables, journals, commit=settings.commit)
+    found = check(tables, journals, commit=settings.commit, rest=rest)
     figures = run.figures + _figures(journals)
     figures["messages stored"] = len(tables.messages)
     figures["versions of the agent"] = tables.agents[0]["version"] if tables.agents else 0
@@ -109,6 +120,7 @@ class _Run:
         self._chance = random.Random(settings.seed)  # noqa: S311 - repeatable
         self._context = multiprocessing.get_context("spawn")
         self._lives: Counter[int] = Counter()
+        self._written: dict[int, int] = {}  # sizes of journals as their processes' lives began
         self._running: dict[int, Any] = {}
         self._last: Row | None = None
 
@@ -147,12 +159,19 @@ class _Run:
             target=run_process, args=(self._settings, process, self._lives[process])
         )
         one.start()
+        self._written[process] = self._size(process)
         self._lives[process] += 1
         self._running[process] = one
 
     def _kill(self) -> None:
-        if self._running:
-            self._running[self._chance.choice(sorted(self._running))].kill()
+        """Kill a process that has done something since it began, so that all come to their end."""
+        found = [one for one in sorted(self._running) if self._size(one) > self._written[one]]
+        if found:
+            self._running[self._chance.choice(found)].kill()
+
+    def _size(self, process: int) -> int:
+        journal = self._settings.journal(process * self._settings.threads)
+        return journal.stat().st_size if journal.exists() else 0
 
     def _bury(self) -> None:
         for process, one in list(self._running.items()):
@@ -275,6 +294,9 @@ def _settings(arguments: Sequence[str] | None, folder: Path) -> tuple[Settings, 
     parser.add_argument("--on-conflict", choices=["merge", "raise"], default="merge")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--window", type=int, default=40, help="messages in an agent's memory")
+    parser.add_argument("--management", choices=["window", "summaries"], default="window")
+    parser.add_argument("--plain", dest="memory", action="store_false", help="leave memory alone")
+    parser.add_argument("--unasked", dest="interrupts", action="store_false", help="no interrupts")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds")
     parser.add_argument("--folder", type=Path, help="where to leave the file and the journals")
     chosen = vars(parser.parse_args(arguments))

@@ -2,21 +2,25 @@
 
 import contextlib
 import itertools
-import json
 import logging
 import random
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from strands import Agent, tool
-from strands.agent.conversation_manager import SlidingWindowConversationManager
+from strands.agent.conversation_manager import (
+    ConversationManager,
+    SlidingWindowConversationManager,
+    SummarizingConversationManager,
+)
 from strands.hooks import HookProvider, HookRegistry, MessageAddedEvent
 from strands.types.content import Message, Messages
+from strands.types.exceptions import ContextWindowOverflowException
 
 from strands_persql import (
     ConflictError,
@@ -28,13 +32,16 @@ from strands_persql import (
 from strands_persql.errors import OutcomeUnknownError, UnavailableError
 from strands_persql.testing import Fault, FaultyDatabase, Redact, Reply, ScriptedModel, ToolCall
 from tests.concurrency.checker import counted
-from tests.concurrency.journal import TOKEN, Journal, read_journal, token, writer_of
+from tests.concurrency.journal import Entry, Journal, read_journal, token, writer_of
+from tests.concurrency.memory import Memory, asking, tokens_in, tokens_of
 from tests.support.backends import Address
 
 SESSION = "torture"
 AGENT = "shared"
 
 _TURNS = {"plain": 40, "tool": 25, "tools": 10, "chain": 5, "redact": 12, "fail": 8}  # weights
+_MEMORY = {"retry": 7, "edit": 6, "drop": 5, "pin": 4, "rewind": 4, "overflow": 5, "interrupt": 0}
+_INTERRUPTING = 0  # the writer whose turns wait for answers, of which one at a time can
 _OUTAGE: tuple[Fault, ...] = ("lost_request", "lost_answer", "locked")
 _FAULTS: tuple[Fault, ...] = (*_OUTAGE, "duplicate", "delayed_duplicate")
 
@@ -55,6 +62,10 @@ class Settings:
         kill_every: Seconds between two kills, on average.
         seed: What decides, where chance does.
         window: How many messages an agent keeps in memory.
+        management: What keeps an agent's memory short: a window, or summaries.
+        memory: Whether writers also change what their agents have in memory, and go on with turns
+            that stopped.
+        interrupts: Whether turns stop to ask for leave, too.
         limit: Seconds after which writers that aren't at their end are a violation.
         hosted: Where the database is on the engine, or None for a file.
     """
@@ -70,6 +81,9 @@ class Settings:
     kill_every: float = 2.0
     seed: int = 0
     window: int = 40
+    management: Literal["window", "summaries"] = "window"
+    memory: bool = True
+    interrupts: bool = True
     limit: float = 3600.0
     hosted: Address | None = None
 
@@ -122,6 +136,17 @@ def _open_database(settings: Settings, chance: random.Random) -> Iterator[Databa
             yield FaultyDatabase(local, weather, duplicate_after=chance.randint(1, 4))
         else:
             yield local
+
+
+def look_at_rest(settings: Settings) -> Entry:
+    """Have a turn when nobody else has one, and give what its agent and its model had.
+
+    Args:
+        settings: What the writers were told.
+    """
+    with _open_database(replace(settings, faults=False), random.Random(0)) as database:  # noqa: S311
+        writer = Writer(settings, -1, 0, PerSQLSessionRepository(database))
+        return writer.rest()
 
 
 class Weather:
@@ -179,6 +204,7 @@ class Writer(HookProvider):
         path = settings.journal(number)
         entries = read_journal(path)
         self._journal = Journal(path)
+        self._memory = Memory(number, self._journal, self._chance, entries)
         turns = sum(entry["kind"] == "turn" for entry in entries)
         starts = sum(entry["kind"] == "started" for entry in entries)
         self._next_turn = turns
@@ -207,10 +233,34 @@ class Writer(HookProvider):
         self._journal.write("finished")
         self._journal.close()
 
+    def rest(self) -> Entry:
+        """Have a turn alone, and give what was held, asked and restored."""
+        self._restart()
+        agent = self._agent
+        assert agent is not None
+        if agent._interrupt_state.activated:
+            self._answer(agent)
+        opened, asked = plain(agent.messages), ScriptedModel(["fine"])
+        agent.model = asked
+        agent("all quiet?")
+        given = asked.calls[-1]
+        self._restart()
+        self._journal.close()
+        restored = plain(self._agent.messages) if self._agent is not None else []
+        return {
+            "opened": opened,
+            "asked": plain(given),
+            "held": plain(agent.messages),
+            "restored": restored,
+            "unpaired": sorted(_unpaired(given)),
+        }
+
     def _step(self) -> None:
         try:
             if self._agent is None or self._chance.random() < 0.1:
                 self._restart()
+            elif self._agent._interrupt_state.activated:
+                self._answer(self._agent)
             else:
                 self._call(self._agent)
         except Exception as error:  # noqa: BLE001 - whatever it is goes into the journal
@@ -239,22 +289,31 @@ class Writer(HookProvider):
         manager = PerSQLSessionManager(
             SESSION, repository=self._repository, commit=self._settings.commit
         )
-        agent = Agent(
-            model=self._model,
-            agent_id=AGENT,
-            session_manager=manager,
-            conversation_manager=SlidingWindowConversationManager(
-                window_size=self._settings.window
-            ),
-            tools=[self._make_tool()],
-            hooks=[self],
-            callback_handler=None,
-        )
+        agent = self._open(manager, self._model, [self])
         self._since = asked
         self._acknowledged, self._secrets = set(_own(self._number, agent.messages)), []
         self._agent, self._manager = agent, manager
         self._left -= 1
-        self._journal.write("started", counted=self._counted(agent))
+        held = tokens_in(agent.messages)
+        self._journal.write("started", counted=self._counted(agent), held=held)
+
+    def _open(
+        self, manager: PerSQLSessionManager, model: ScriptedModel, hooks: Sequence[HookProvider]
+    ) -> Agent:
+        return Agent(
+            model=model,
+            agent_id=AGENT,
+            session_manager=manager,
+            conversation_manager=self._manage(),
+            tools=[self._make_tool(), asking(self._journal)],
+            hooks=list(hooks),
+            callback_handler=None,
+        )
+
+    def _manage(self) -> ConversationManager:
+        if self._settings.management == "summaries":
+            return SummarizingConversationManager(summary_ratio=0.5, preserve_recent_messages=6)
+        return SlidingWindowConversationManager(window_size=self._settings.window)
 
     def _stop(self) -> None:
         if self._manager is not None and self._agent is not None:
@@ -264,13 +323,68 @@ class Writer(HookProvider):
     # -- a turn --------------------------------------------------------------------------------
 
     def _call(self, agent: Agent) -> None:
-        number, kind = self._next_turn, self._chance.choices([*_TURNS], [*_TURNS.values()])[0]
+        number, kind = self._next_turn, self._choose(agent)
         self._next_turn += 1
         self._left -= 1
+        self._memory.change(kind, agent)
         secret = f"secret-{self._number}-{number}" if kind == "redact" else None
         prompt, script, parts = self._plan(kind, number, secret)
+        self._invoke(
+            agent, prompt, script, [token(self._number, number, part) for part in parts], secret
+        )
+        if kind == "retry" and self._agent is agent:
+            self._pause()
+            self._retry(agent)
+        if kind == "interrupt" and self._chance.random() < 0.5:
+            self._pause()
+            self._answer(agent)
+
+    def _choose(self, agent: Agent) -> str:
+        kinds = dict(_TURNS)
+        if self._settings.memory:
+            kinds |= _MEMORY
+            asks = self._settings.interrupts and self._number == _INTERRUPTING
+            kinds["interrupt"] = 25 * asks
+            summing = self._settings.management == "summaries" and len(agent.messages) > 12
+            kinds["overflow"] *= summing
+        return self._chance.choices([*kinds], [*kinds.values()])[0]
+
+    def _pause(self) -> None:
+        """Let others have their turns."""
+        time.sleep(self._chance.expovariate(50))
+
+    def _retry(self, agent: Agent) -> None:
+        """Go on with a turn whose model has failed."""
+        name = token(self._number, self._next_turn, "a")
+        self._next_turn += 1
+        self._invoke(agent, None, [f"answer {name}"], [name])
+
+    def _answer(self, agent: Agent) -> None:
+        """Answer what the session's agent waits for, whoever made it wait."""
+        names = [token(self._number, self._next_turn, part) for part in ("r0", "a")]
+        self._next_turn += 1
+        self._left -= 1
+        prompt = [
+            {"interruptResponse": {"interruptId": one, "response": names[0]}}
+            for one in agent._interrupt_state.interrupts
+        ]
+        try:
+            self._invoke(agent, prompt, [f"answer {names[1]}"], names)
+        except Exception:
+            self._agent = self._manager = None  # it may have been answered: open the session again
+            raise
+
+    def _invoke(
+        self,
+        agent: Agent,
+        prompt: Any,
+        script: Sequence[Reply],
+        names: list[str],
+        secret: str | None = None,
+    ) -> None:
+        """Call an agent, and write down what was meant, and what came of it."""
         self._script = iter(script)
-        self._tokens = [token(self._number, number, part) for part in parts]
+        self._tokens = names
         self._journal.write("turn", tokens=self._tokens, secret=secret)
         self._secret = secret
         if self._settings.commit == "message":
@@ -278,9 +392,11 @@ class Writer(HookProvider):
         try:
             agent(prompt)
         except Exception as error:
-            if not isinstance(getattr(error, "original_exception", error), ScriptedError):
+            scripted = (ScriptedError, ContextWindowOverflowException)
+            if not isinstance(getattr(error, "original_exception", error), scripted):
                 raise
         self._acknowledge(agent)
+        self._journal.write("held", tokens=tokens_in(agent.messages))
         if self._secrets:
             self._journal.write("redacted", secrets=self._secrets)
             self._secrets = []
@@ -298,22 +414,22 @@ class Writer(HookProvider):
 
         prompt, answer = f"question {name('u')}", f"answer {name('a')}"
         if kind == "redact":
-            return (
-                f"{prompt} {secret}",
-                [Redact(f"[redacted] {name('u')}", answer)],
-                ["u", "a"],
-            )
-        if kind == "tools":
-            return prompt, [[call(0), call(1)], answer], ["u", "c0", "c1", "r0", "r1", "a"]
-        if kind == "chain":
-            return prompt, [call(0), call(1), answer], ["u", "c0", "r0", "c1", "r1", "a"]
-        if kind == "tool":
-            return prompt, [call(0), answer], ["u", "c0", "r0", "a"]
-        if kind == "fail":
-            return prompt, [call(0), ScriptedError("as scripted")], ["u", "c0", "r0"]
-        return prompt, [answer], ["u", "a"]
+            guarded = Redact(f"[redacted] {name('u')}", answer)
+            return f"{prompt} {secret}", [guarded], ["u", "a"]
+        scripts: dict[str, tuple[list[Reply], list[str]]] = {
+            "tools": ([[call(0), call(1)], answer], ["u", "c0", "c1", "r0", "r1", "a"]),
+            "chain": ([call(0), call(1), answer], ["u", "c0", "r0", "c1", "r1", "a"]),
+            "tool": ([call(0), answer], ["u", "c0", "r0", "a"]),
+            "fail": ([call(0), ScriptedError("as scripted")], ["u", "c0", "r0"]),
+            "retry": ([call(0), ScriptedError("as scripted")], ["u", "c0", "r0"]),
+            "interrupt": ([ToolCall("ask", {"call": name("c0")}, call(0).id)], ["u", "c0"]),
+            "overflow": ([ContextWindowOverflowException("as scripted"), answer], ["u", "a"]),
+        }
+        return prompt, *scripts.get(kind, ([answer], ["u", "a"]))
 
     def _reply(self, messages: Messages) -> Reply:
+        if "Please summarize" in str(messages[-1]["content"]):
+            return f"summary by writer {self._number}"
         self._show(messages)
         reply = next(self._script)
         if isinstance(reply, Redact) and self._secret is not None:
@@ -323,9 +439,20 @@ class Writer(HookProvider):
     def _show(self, messages: Messages) -> None:
         """Write down, for some calls, what the model was given."""
         if self._next_turn % 4 == 0 or len(messages) <= 8:
-            names = [name for message in messages for name in _tokens(message)]
             unpaired = sorted(_unpaired(messages))
-            self._journal.write("shown", tokens=names, unpaired=unpaired, since=self._since)
+            shown = {"tokens": tokens_in(messages), "unpaired": unpaired, "since": self._since}
+            if self._settings.commit == "message" and self._chance.random() < 0.3:
+                shown["fresh"] = self._fresh()
+            self._journal.write("shown", **shown)
+
+    def _fresh(self) -> list[str] | None:
+        """Give what a process is given that opens the session now; None if that can't be told."""
+        try:
+            manager = PerSQLSessionManager(SESSION, repository=self._repository)
+            agent = self._open(manager, ScriptedModel([]), [])
+        except (UnavailableError, OutcomeUnknownError):
+            return None
+        return None if agent._interrupt_state.activated else tokens_in(agent.messages)
 
     def _make_tool(self) -> Any:
         @tool
@@ -359,7 +486,7 @@ class Writer(HookProvider):
         """Write down that all of the writer's messages in the agent's memory are stored."""
         names = []
         for message in reversed(agent.messages):
-            own = [name for name in _tokens(message) if writer_of(name) == self._number]
+            own = [name for name in tokens_of(message) if writer_of(name) == self._number]
             if own and own[0] in self._acknowledged:
                 break
             names += own[::-1]
@@ -382,8 +509,9 @@ class Writer(HookProvider):
         return counted(agent.state.get(), self._number)
 
 
-def _tokens(message: Message) -> list[str]:
-    return list(dict.fromkeys(TOKEN.findall(json.dumps(message["content"]))))
+def plain(messages: Messages) -> list[Any]:
+    """Give the roles and contents of messages."""
+    return [{"role": one["role"], "content": one["content"]} for one in messages]
 
 
 def _unpaired(messages: Messages) -> set[str]:
@@ -399,5 +527,5 @@ def _unpaired(messages: Messages) -> set[str]:
 
 
 def _own(number: int, messages: Messages) -> Iterator[str]:
-    names = itertools.chain.from_iterable(map(_tokens, messages))
+    names = itertools.chain.from_iterable(map(tokens_of, messages))
     return (name for name in names if writer_of(name) == number)

@@ -15,22 +15,50 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import pytest
+from strands.agent.state import AgentState
+from strands.hooks import (
+    AfterInvocationEvent,
+    BeforeInvocationEvent,
+    BeforeModelCallEvent,
+    HookRegistry,
+    MessageAddedEvent,
+)
+from strands.types.content import Message
 from strands.types.session import Session, SessionAgent, SessionMessage
 
-from strands_persql import Database, LocalDatabase, PerSQLSessionRepository, Result, Value
+from strands_persql import (
+    Database,
+    LocalDatabase,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    Result,
+    Value,
+)
 from strands_persql.errors import AlreadyExistsError, NotFoundError, PerSQLError
 from tests.contract import (
     test_agents,
+    test_answered_once,
     test_bad_input,
     test_conflicts,
     test_database,
     test_faults,
     test_freshness,
+    test_graphs_that_go_on,
+    test_late_copies,
     test_manager,
     test_messages,
     test_multi_agents,
+    test_restored_edits,
+    test_restored_equals_live,
+    test_restored_turns,
     test_sessions,
+    test_turn_end,
     test_turns,
+    test_turns_that_go_on,
+    test_two_views,
+    test_warm_as_fresh,
+    test_warm_redactions,
+    test_what_goes_in,
 )
 from tests.support.backends import FAST, Backend
 
@@ -46,12 +74,24 @@ MODULES = (
     test_manager,
     test_faults,
     test_bad_input,
+    test_restored_edits,
+    test_restored_turns,
+    test_turn_end,
+    test_warm_as_fresh,
+    test_answered_once,
+    test_late_copies,
+    test_graphs_that_go_on,
+    test_restored_equals_live,
+    test_turns_that_go_on,
+    test_warm_redactions,
+    test_two_views,
+    test_what_goes_in,
 )
 TABLES = ("sessions", "agents", "messages", "multi_agents")
 LONG_AGO = "2001-02-03T04:05:06+00:00"
 
 
-Store = type["BrokenDatabase"] | type[PerSQLSessionRepository]
+Store = type["BrokenDatabase"] | type[PerSQLSessionRepository] | type[PerSQLSessionManager]
 Test = Callable[..., None]
 
 BROKEN: list[Any] = []
@@ -210,6 +250,41 @@ class ForgetsWrites(BrokenDatabase):
         "AFTER UPDATE OF writes ON strands_agents WHEN OLD.writes <> '' BEGIN"
         " UPDATE strands_agents SET writes = replace(NEW.writes, OLD.writes, '')"
         " WHERE session_id = OLD.session_id AND agent_id = OLD.agent_id; END"
+    )
+
+
+@rejected_by(test_restored_equals_live.test_pins_in_the_middle)
+class ForgetsViews(BrokenDatabase):
+    """What an agent works with is always the end of the history."""
+
+    trigger = (
+        "AFTER UPDATE OF view ON strands_agents WHEN NEW.view IS NOT OLD.view BEGIN"
+        " UPDATE strands_agents SET view = OLD.view"
+        " WHERE session_id = OLD.session_id AND agent_id = OLD.agent_id; END"
+    )
+
+
+@rejected_by(test_restored_edits.test_what_an_application_does_between_turns)
+class ForgetsEdits(BrokenDatabase):
+    """A message stays what it was when it was said."""
+
+    trigger = (
+        "AFTER UPDATE OF data ON strands_messages WHEN NEW.data <> OLD.data BEGIN"
+        " UPDATE strands_messages SET data = OLD.data WHERE session_id = OLD.session_id"
+        " AND agent_id = OLD.agent_id AND message_id = NEW.message_id; END"
+    )
+
+
+@rejected_by(test_restored_turns.test_a_redacted_text_is_in_no_row)
+class KeepsSecrets(BrokenDatabase):
+    """The row of a message that was redacted has what it was before, too."""
+
+    trigger = (
+        "AFTER UPDATE OF data ON strands_messages"
+        " WHEN NEW.data LIKE '%redact_message%' AND NEW.data NOT LIKE '%was_before%' BEGIN"
+        " UPDATE strands_messages SET data = json_set(NEW.data, '$.was_before', OLD.data)"
+        " WHERE session_id = OLD.session_id"
+        " AND agent_id = OLD.agent_id AND message_id = NEW.message_id; END"
     )
 
 
@@ -443,6 +518,23 @@ class RemembersNothing(PerSQLSessionRepository):
         return found
 
 
+@rejected_by(test_late_copies.test_a_late_copy_of_a_deletion_by_who_had_it_open)
+class DeletesWhatIsThere(PerSQLSessionRepository):
+    """A deletion takes the session of its id, whichever that is by then."""
+
+    def delete_session(self, session_id: str, **kwargs: Any) -> None:
+        if self.read_session(session_id) is None:
+            raise NotFoundError("it isn't there", session_id=session_id)
+        self.database.batch(
+            [
+                {"sql": f"DELETE FROM strands_{table} WHERE session_id = ?", "params": [session_id]}
+                for table in TABLES
+            ],
+            transaction=True,
+        )
+        self.cache.clear()
+
+
 def copy_of(record: Any) -> Any:
     """Make a record anew, that knows nothing of where its values come from."""
     return None if record is None else type(record)(**copy.deepcopy(fields(record)))
@@ -451,6 +543,128 @@ def copy_of(record: Any) -> Any:
 def fields(record: Any) -> dict[str, Any]:
     """Give what a record's constructor takes."""
     return {name: getattr(record, name) for name in type(record).__dataclass_fields__}
+
+
+# -- managers that are wrong ----------------------------------------------------------------------
+
+
+class _Deafened:
+    """A registry of hooks to which some callbacks are never added."""
+
+    def __init__(self, registry: HookRegistry, unheard: tuple[type, ...]) -> None:
+        self._registry, self._unheard = registry, unheard
+
+    def add_callback(self, event_type: Any, callback: Any, **options: Any) -> None:
+        types = event_type if isinstance(event_type, list) else [event_type]
+        if heard := [one for one in types if one not in self._unheard]:
+            chosen = heard if isinstance(event_type, list) else heard[0]
+            self._registry.add_callback(chosen, callback, **options)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._registry, name)
+
+
+@rejected_by(test_turn_end.test_state_that_a_later_hook_sets)
+class Deaf(PerSQLSessionManager):
+    """A manager that isn't told when a turn is over."""
+
+    unheard: ClassVar[tuple[type, ...]] = (AfterInvocationEvent,)
+
+    def register_hooks(self, registry: HookRegistry, **kwargs: Any) -> None:
+        super().register_hooks(_Deafened(registry, self.unheard), **kwargs)  # type: ignore[arg-type]
+
+
+@rejected_by(test_warm_as_fresh.test_a_turn_that_goes_on_while_another_is_asked)
+class Unlearning(PerSQLSessionManager):
+    """What others have said since an agent was called is kept from its model."""
+
+    def register_hooks(self, registry: HookRegistry, **kwargs: Any) -> None:
+        known: list[Message] = []
+        registry.add_callback(
+            BeforeInvocationEvent, lambda event: known.extend(event.agent.messages)
+        )
+        registry.add_callback(MessageAddedEvent, lambda event: known.append(event.message))
+        registry.add_callback(BeforeModelCallEvent, lambda event: keep(event.agent))
+        super().register_hooks(registry, **kwargs)
+
+        def keep(agent: Any) -> None:
+            agent.messages[:] = [one for one in agent.messages if any(one is it for it in known)]
+
+
+@rejected_by(test_answered_once.test_a_double_click)
+class AsksNobody(Deaf):
+    """A manager that isn't told when a turn begins: who goes on with one asks nobody."""
+
+    unheard: ClassVar[tuple[type, ...]] = (BeforeInvocationEvent,)
+
+
+class _Restoring(PerSQLSessionManager):
+    """A manager that restores something else than what was stored."""
+
+    def initialize(self, agent: Any, **kwargs: Any) -> None:
+        super().initialize(agent, **kwargs)
+        self.spoil(agent)
+
+    def spoil(self, agent: Any) -> None:
+        """Spoil what has been restored."""
+        raise NotImplementedError
+
+
+@rejected_by(test_restored_equals_live.test_pins_at_the_start)
+class ForgetsMarks(_Restoring):
+    """Metadata isn't restored: neither pins nor marks."""
+
+    def spoil(self, agent: Any) -> None:
+        for message in agent.messages:
+            message.pop("metadata", None)
+
+
+@rejected_by(test_restored_equals_live.test_two_summaries)
+class ForgetsTheFirst(_Restoring):
+    """The first message isn't restored: a pin, a summary, or the window's first."""
+
+    def spoil(self, agent: Any) -> None:
+        del agent.messages[:1]
+
+
+@rejected_by(test_restored_turns.test_an_interrupt_that_waits)
+class ForgetsInterrupts(_Restoring):
+    """That an agent waits for an answer isn't restored."""
+
+    def spoil(self, agent: Any) -> None:
+        agent._interrupt_state.deactivate()
+
+
+@rejected_by(test_restored_equals_live.test_a_sliding_window)
+class ForgetsWhatWasRemoved(_Restoring):
+    """What the conversation manager has counted isn't restored."""
+
+    def spoil(self, agent: Any) -> None:
+        agent.conversation_manager.removed_message_count = 0
+
+
+@rejected_by(test_restored_turns.test_initial_messages)
+class TwoOfEach(_Restoring):
+    """The latest message is restored twice."""
+
+    def spoil(self, agent: Any) -> None:
+        agent.messages += agent.messages[-1:]
+
+
+@rejected_by(test_restored_equals_live.test_the_default_window_over_a_long_turn)
+class ForgetsResults(_Restoring):
+    """Results of tools aren't restored, so that a model is shown calls without them."""
+
+    def spoil(self, agent: Any) -> None:
+        agent.messages[:] = [one for one in agent.messages if "toolResult" not in one["content"][0]]
+
+
+@rejected_by(test_what_goes_in.test_the_state)
+class TextsForValues(_Restoring):
+    """Values of the state are restored as texts."""
+
+    def spoil(self, agent: Any) -> None:
+        agent.state = AgentState({key: str(value) for key, value in agent.state.get().items()})
 
 
 # -- the judgement ---------------------------------------------------------------------------------
@@ -475,7 +689,9 @@ def contract() -> Iterator[Test]:
     for module in MODULES:
         for name, test in inspect.getmembers(module, inspect.isfunction):
             marks = getattr(test, "pytestmark", ())
-            if name.startswith("test_") and not any(mark.name == "xfail" for mark in marks):
+            # Only pytest can let what is marked so pass.
+            is_plain = not {mark.name for mark in marks} & {"xfail", "filterwarnings"}
+            if name.startswith("test_") and is_plain:
                 taken = {name for case in cases(test) for name in case}
                 if set(inspect.signature(test).parameters) == {"backend", *taken}:
                     yield test
@@ -499,16 +715,42 @@ def backend_of(store: Store | None, database: LocalDatabase) -> Backend:
         return Backend(database)
     if issubclass(store, BrokenDatabase):
         return Backend(store(database))
-    repository_class = store
+    if issubclass(store, PerSQLSessionManager):
+        return _Managed(database, store)
+    return _Stored(database, store)
 
-    class Broken(Backend):
-        def repository(
-            self, database: Database | None = None, **options: Any
-        ) -> PerSQLSessionRepository:
-            options.setdefault("retry", FAST)
-            return repository_class(database or self.database, **options)
 
-    return Broken(database)
+class _Stored(Backend):
+    """A backend whose repositories are broken."""
+
+    def __init__(self, database: Database, store: type[PerSQLSessionRepository]) -> None:
+        super().__init__(database)
+        self._store = store
+
+    def repository(
+        self, database: Database | None = None, **options: Any
+    ) -> PerSQLSessionRepository:
+        options.setdefault("retry", FAST)
+        return self._store(database or self.database, **options)
+
+
+class _Managed(Backend):
+    """A backend whose managers are broken."""
+
+    def __init__(self, database: Database, store: type[PerSQLSessionManager]) -> None:
+        super().__init__(database)
+        self._store = store
+
+    def manager(
+        self,
+        session_id: str = "s",
+        *,
+        repository: PerSQLSessionRepository | None = None,
+        commit: Any = "message",
+        **options: Any,
+    ) -> PerSQLSessionManager:
+        repository = repository or self.repository(**options)
+        return self._store(session_id, repository=repository, commit=commit)
 
 
 @pytest.fixture(autouse=True)

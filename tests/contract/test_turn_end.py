@@ -1,6 +1,7 @@
 """The end of a turn: it is stored whatever ends it, in one moment with what the end has changed."""
 
 import asyncio
+import inspect
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from strands import Agent, ToolContext, tool
 from strands.agent.conversation_manager import ConversationManager, SlidingWindowConversationManager
 from strands.hooks import AfterInvocationEvent, MessageAddedEvent
+from strands.types.content import Message
 
 from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
 from tests.contract.agents import (
@@ -260,6 +262,37 @@ def test_a_turn_that_says_nothing_more(backend: Backend, commit: str) -> None:
     agent("go")
     assert scene.transcript()[:3] == ["go", "call last", "result the end"]
     scene.check(agent)
+
+
+# -- events outside a turn -------------------------------------------------------------------------
+
+
+@both
+def test_an_event_that_is_dispatched_synchronously(backend: Backend, commit: str) -> None:
+    """A message that a user's own code announces is stored, or the error says what to call."""
+    scene = Scene(backend, commit, unmanaged)
+    agent = scene.open()
+    message: Message = {"role": "user", "content": [{"text": "by hand"}]}
+    agent.messages.append(message)
+    event = MessageAddedEvent(agent=agent, message=message)
+    try:
+        agent.hooks.invoke_callbacks(event)
+    except Exception as error:
+        if "invoke_callbacks_async" not in str(error) and "append_message" not in str(error):
+            raise
+    else:
+        assert scene.transcript() == ["by hand"]
+
+
+def test_a_storage_that_the_manager_does_not_use(backend: Backend) -> None:
+    """An agent with a storage of its own gets the warning that Strands' manager gives."""
+    if "storage" not in inspect.signature(Agent).parameters:
+        pytest.skip("agents of this version of strands-agents have no storage")
+    from strands.storage import InMemoryStorage  # noqa: PLC0415 - older versions have none
+
+    scene = Scene(backend)
+    with pytest.warns(UserWarning, match="storage"):
+        scene.open(storage=InMemoryStorage())
 
 
 # -- the main thread's end -------------------------------------------------------------------------

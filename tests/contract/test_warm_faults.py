@@ -71,10 +71,6 @@ from strands import Agent, tool
 from strands.agent.conversation_manager import NullConversationManager
 from strands_persql import LocalDatabase, PerSQLSessionManager
 from strands_persql.testing import ScriptedModel, ToolCall
-from tests.contract.stopped import (
-    heard,
-    play,
-)
 
 @tool
 def step(note: str) -> str:

@@ -1,133 +1,47 @@
 """Real agents of one session, alone or beside another writer, in any order of what they may do."""
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from strands import Agent
-from strands.hooks import HookRegistry, MessageAddedEvent
-from strands.types.content import Message, Messages
+from strands.types.content import Messages
 
-from strands_persql import LocalDatabase, PerSQLSessionManager, RetryPolicy
-from strands_persql.testing import Fault, FaultyDatabase, Redact, Reply, ToolCall
+from strands_persql import LocalDatabase
+from strands_persql.testing import Fault, Redact, Reply, ToolCall
 from tests.contract.agents import (
     FEATURES,
     OVERFLOW,
-    Options,
     Scene,
     alike,
     answers,
+    content,
+    contents,
     is_for_summary,
     memory,
     outcome,
     paying,
     pin,
-    sliding,
-    summarizing,
-    unmanaged,
+)
+from tests.properties.writers import (
+    DOWN,
+    IMPATIENT,
+    MANAGEMENT,
+    PATIENT,
+    Rest,
+    Writer,
+    are_plain,
+    faults,
+    named,
+    pick,
+    places,
+    rests,
+    results_in,
+    writers,
 )
 from tests.support.backends import Backend
-
-FAULTS: tuple[Fault, ...] = (
-    "lost_request",
-    "lost_answer",
-    "duplicate",
-    "delayed_duplicate",
-    "locked",
-)
-PATIENT = RetryPolicy(budget=0.05, sleep=lambda _: None)
-IMPATIENT = RetryPolicy(budget=0.0, sleep=lambda _: None)
-MANAGEMENT: dict[str, Options] = {
-    "none": unmanaged,
-    "a window": sliding(6),
-    "a small window": sliding(3),
-    "a window in the turn": sliding(4, per_turn=True),
-    "summaries": summarizing(),
-}
-DOWN = RuntimeError("overloaded")
-
-writers = st.integers(0, 1)
-places = st.integers(0, 11)
-faults = st.lists(st.sampled_from([None, None, *FAULTS]), max_size=4)
-
-
-def named(message: Message) -> str:
-    """Give the name of a message that was said, or "" of one that never was."""
-    for block in message["content"]:
-        if "toolUse" in block:
-            return f"call {block['toolUse']['toolUseId']}"
-        if "toolResult" in block:
-            return f"result {block['toolResult']['toolUseId']}"
-    found = re.search(r"\bw\d\.\d+\b", str(message["content"]))
-    return found.group() if found else ""
-
-
-class Writer:
-    """A process that has an agent of the session, until it ends or is killed.
-
-    Args:
-        world: The session.
-        number: The process's number.
-    """
-
-    def __init__(self, world: "Agents", number: int) -> None:
-        self.world, self.number = world, number
-        self.faults: list[Fault | None] = []
-        self.dead = False
-        self.failed = False  # whether its latest turn can be asked again without a prompt
-        self.settled = True  # whether all that it holds is in the database
-        self.said: list[str] = []  # by this life of its agent, whether stored or not
-        self.snapshot: Any = None
-        self._numbers = itertools.count()
-        self.database = FaultyDatabase(world.backend.database, self._fault, duplicate_after=3)
-        self.agent = self.open()
-
-    def _fault(self, _: int) -> Fault | None:
-        if self.dead:
-            return "lost_request"
-        return self.faults.pop(0) if self.faults else None
-
-    def manager(self) -> PerSQLSessionManager:
-        """Open the session in this process."""
-        repository = self.world.backend.repository(self.database, retry=self.world.retry)
-        return self.world.backend.manager(repository=repository, commit=self.world.commit)
-
-    def open(self) -> Agent:
-        """Open the session and restore its agent, in a new process."""
-        self.dead, self.faults, self.said = False, [], []
-        self.failed, self.settled, self.snapshot = False, True, None
-        return self.world.scene.open(manager=self.manager(), hooks=[self])
-
-    def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
-        """Listen behind the session manager: what it has returned from is stored."""
-        registry.add_callback(MessageAddedEvent, self._heard)
-
-    def _heard(self, event: MessageAddedEvent) -> None:
-        if self.dead:
-            return
-        name = named(event.message)
-        self.said.append(name)
-        ends = event.message["role"] == "assistant" and "call" not in name
-        if self.world.commit == "message" and not ends:
-            self.world.acknowledge(self)
-
-    def name(self) -> str:
-        """Name a message that is about to be said."""
-        return f"w{self.number}.{next(self._numbers)}"
-
-    @property
-    def waits(self) -> bool:
-        """Whether its agent takes nothing but answers."""
-        return self.agent._interrupt_state.activated
-
-    @property
-    def interrupts(self) -> dict[str, Any]:
-        """What its agent waits for, by ids."""
-        return self.agent._interrupt_state.interrupts
 
 
 class Agents(RuleBasedStateMachine):
@@ -135,23 +49,24 @@ class Agents(RuleBasedStateMachine):
 
     commit: ClassVar[str] = "message"
     number: ClassVar[int] = 1
-    retry: ClassVar[RetryPolicy] = PATIENT
 
     def __init__(self) -> None:
         super().__init__()
         self.local = LocalDatabase()
         self.backend = Backend(self.local)
+        self.retry = PATIENT
         self.pay, self.paid = paying()
         self.acknowledged: list[str] = []
         self.wrong: list[str] = []
         self.waiting: list[Any] | None = None  # the interrupts that nobody has answered yet
         self.writers: list[Writer] = []
 
-    @initialize(management=st.sampled_from(sorted(MANAGEMENT)))
-    def start(self, management: str) -> None:
+    @initialize(management=st.sampled_from(sorted(MANAGEMENT)), patient=st.booleans())
+    def start(self, management: str, patient: bool) -> None:
         """All open the session."""
         make = MANAGEMENT[management]
         self.managed = management
+        self.retry = PATIENT if patient else IMPATIENT
 
         def options() -> dict[str, Any]:
             made = make()
@@ -180,17 +95,25 @@ class Agents(RuleBasedStateMachine):
         return [one for one in self.writers if one.waits and set(one.interrupts) != known]
 
     def _free(self, number: int) -> Writer:
-        return _pick(self.free(), number)
+        return pick(self.free(), number)
 
-    def _turn(self, writer: Writer, *replies: Reply, prompt: Any = "", new: bool = True) -> str:
+    def _turn(
+        self,
+        writer: Writer,
+        *replies: Reply,
+        prompt: Any = "",
+        new: bool = True,
+        replying: Callable[[Messages], Reply] | None = None,
+        alone: bool = True,
+    ) -> str:
         """Let a writer's agent have a turn, and tell how it ended."""
-        script = self.scene.script(*replies)
+        script = replying or self.scene.script(*replies)
         writer.agent.model = self.scene.model(
             replying=lambda messages: self._asked(writer, messages, script)
         )
         prompt = writer.name() if new else prompt
         writer.failed = False
-        how = "failed"
+        how, begun = "failed", self._begin(writer)
         try:
             how = outcome(lambda: writer.agent(prompt))
         except Exception as error:
@@ -201,27 +124,48 @@ class Agents(RuleBasedStateMachine):
             self.acknowledge(writer)
         writer.settled = how == "done" or (writer.failed and not writer.dead)
         if writer.settled:
-            self._check_restored(writer)
+            self._check_restored(writer, alone=alone)
+            self._check_kept(writer, begun)
         writer.faults = []
         return how
+
+    def _begin(self, writer: Writer) -> tuple[list[Any], int, int]:
+        held = [content(message) for message in writer.agent.messages]
+        return held, len(self.scene.said), writer.agent.state.get("n") or 0
+
+    def _check_kept(self, writer: Writer, begun: tuple[list[Any], int, int]) -> None:
+        """Check that a turn that nobody else had a part in has left what it found, and said."""
+        if self.number > 1:
+            return
+        held, place, counted = begun
+        spoken = [message for message, _ in self.scene.said[place:]]
+        kept = [*held, *map(content, spoken)]
+        if self.managed == "none" and contents(writer.agent.messages) != kept:
+            self.wrong.append(f"{writer.agent.messages} is left of {kept}")
+        runs = sum(results_in(message) for message in spoken)
+        if (writer.agent.state.get("n") or 0) != counted + runs:
+            self.wrong.append(f"{writer.agent.state.get()} after {counted} and {runs} more")
 
     def _asked(
         self, writer: Writer, messages: Messages, script: Callable[[Messages], Reply]
     ) -> Reply:
-        reply = script(messages)
+        asked = alike(messages)
         # A window that moves before a call moves in a new process, too, when that calls its model.
         moves = self.managed == "a window in the turn" or is_for_summary(messages)
         if self.commit == "message" and not self.waiting and not moves:
             fresh = self.scene.open()
-            if alike(fresh.messages) != alike(messages):
+            if alike(fresh.messages) != asked:
                 self.wrong.append(f"{writer.number} was asked {messages}, not {fresh.messages}")
-        return reply
+        return script(messages)
 
-    def _check_restored(self, writer: Writer) -> None:
+    def _check_restored(self, writer: Writer, *, alone: bool = True) -> None:
         if self.waiting or writer.waits:
             return
         fresh = self.scene.open()
-        if memory(fresh)["messages"] != memory(writer.agent)["messages"]:
+        restored, held = memory(fresh)["messages"], memory(writer.agent)["messages"]
+        if not alone:  # what others have said meanwhile is brought in when its next turn begins
+            restored = [one for one in restored if one in held]
+        if restored != held and (alone or self.managed == "none"):
             self.wrong.append(
                 f"{writer.number} holds {writer.agent.messages}, not {fresh.messages}"
             )
@@ -245,19 +189,38 @@ class Agents(RuleBasedStateMachine):
         replies: list[Reply] = [calls] if together and calls else [*calls]
         self._turn(writer, *replies, writer.name())
 
+    @precondition(lambda self: len(self.free()) > 1)
+    @rule(number=writers, tool=st.booleans(), twice=st.booleans())
+    def overlapping_turns(self, number: int, tool: bool, twice: bool) -> None:
+        """A turn of one writer that begins and ends while another's is under way."""
+        outer = self._free(number)
+        inner = next(one for one in self.free() if one is not outer)
+        said_then: list[Reply] = [ToolCall("count", {}, outer.name()), outer.name()]
+        replies = iter(said_then[1 - tool :])
+        left = iter([True] * (1 + twice))
+
+        def reply(_: Messages) -> Reply:
+            if next(left, False):
+                self._turn(inner, inner.name())
+            return next(replies)
+
+        self._turn(outer, prompt=outer.name(), new=False, replying=reply, alone=False)
+
     @precondition(lambda self: self.free())
-    @rule(number=writers, again=st.booleans())
-    def failing_turn(self, number: int, again: bool) -> None:
-        """A turn whose model fails, at once or when a tool has run."""
+    @rule(number=writers, tool=st.booleans(), then=rests)
+    def failing_turn(self, number: int, tool: bool, then: Rest) -> None:
+        """A turn whose model fails, at once or when a tool has run, and that may go on."""
         writer = self._free(number)
-        replies: list[Reply] = [ToolCall("count", {}, writer.name())] if again else []
+        replies: list[Reply] = [ToolCall("count", {}, writer.name())] if tool else []
         self._turn(writer, *replies, DOWN)
+        if then.goes_on and not self.waiting:
+            self._go_on(writer, None, then)
 
     @precondition(lambda self: any(one.failed for one in self.free()))
     @rule(number=writers)
     def retry_turn(self, number: int) -> None:
         """The model is asked again, without a prompt, after it failed."""
-        writer = _pick([one for one in self.free() if one.failed], number)
+        writer = pick([one for one in self.free() if one.failed], number)
         self._turn(writer, writer.name(), prompt=None, new=False)
 
     @precondition(lambda self: self.free())
@@ -298,16 +261,19 @@ class Agents(RuleBasedStateMachine):
         writer.settled = False
         if sync:
             manager: Any = writer.agent._session_manager
+            held = contents(writer.agent.messages)
             manager.sync_agent(writer.agent)
             writer.settled = True
-            self._check_restored(writer)
+            self._check_restored(writer, alone=self.number == 1)
+            if self.number == 1 and contents(writer.agent.messages) != held:
+                self.wrong.append(f"{writer.agent.messages} is left of {held}")
 
     def _change(self, writer: Writer, how: str, index: int) -> None:
         agent = writer.agent
         messages = agent.messages
-        if how == "edit":
+        if how == "edit" and "[gone]" not in messages[index]["content"][0]["text"]:
             messages[index]["content"][0]["text"] += " (edited)"
-        elif how == "drop" and _pairs(messages[index : index + 2]):
+        elif how == "drop" and are_plain(messages[index : index + 2]):
             del messages[index : index + 2]
         elif how == "insert":
             messages.insert(index, {"role": "user", "content": [{"text": "put in"}]})
@@ -331,19 +297,47 @@ class Agents(RuleBasedStateMachine):
     @rule(number=writers)
     def rewind(self, number: int) -> None:
         """An agent goes back to a point that was kept, and has a turn."""
-        writer = _pick([one for one in self.free() if one.snapshot], number)
+        writer = pick([one for one in self.free() if one.snapshot], number)
         writer.agent.load_snapshot(writer.snapshot)
         self._turn(writer, writer.name())
 
     # -- turns that wait -----------------------------------------------------------------------
 
     @precondition(lambda self: self.waiting is None and self.free())
-    @rule(number=writers)
-    def interrupted_turn(self, number: int) -> None:
-        """A turn that stops, to ask a human."""
+    @rule(number=writers, then=rests)
+    def interrupted_turn(self, number: int, then: Rest) -> None:
+        """A turn that stops, to ask a human, and that may go on at once."""
         writer = self._free(number)
         self._turn(writer, ToolCall("pay", {"amount": 1}, writer.name()))
         self.waiting = list(writer.interrupts.values())
+        if then.goes_on:
+            before = len(self.paid)
+            self._go_on(writer, answers(self.waiting, f"human {before}"), then)
+            if len(self.paid) != before + 1:
+                self.wrong.append("an answer had no effect")
+
+    def _go_on(self, writer: Writer, prompt: Any, then: Rest) -> None:
+        """Go on with a turn that stopped, here or elsewhere, after others, and tried twice."""
+        # Where a small window of others has dropped what waits, nothing is left to go on with.
+        roomy = self.managed in ("none", "a window", "summaries")
+        others = [one for one in self.free() if one is not writer and roomy]
+        if then.others and others:
+            self._turn(others[0], others[0].name())
+        if then.elsewhere:
+            writer.agent = writer.open()
+        second = Writer(self, writer.number) if then.twice else None
+        self.waiting = None
+        self._turn(writer, writer.name(), prompt=prompt, new=False)
+        if second is not None:
+            self._refuse(second, prompt)
+
+    def _refuse(self, writer: Writer, prompt: Any) -> None:
+        """Assert that a writer who goes on with what has gone on is refused."""
+        before = list(self.paid)
+        writer.agent.model = self.scene.model("said twice")
+        how = outcome(lambda: writer.agent(prompt))
+        if how != "ConflictError" or self.paid != before:
+            self.wrong.append(f"a second answer was {how}, and paid by {self.paid}")
 
     @precondition(lambda self: bool(self.waiting))
     @rule(number=writers)
@@ -353,7 +347,7 @@ class Agents(RuleBasedStateMachine):
         knowing = [one for one in self.writers if set(one.interrupts) == known]
         if not knowing:
             return
-        writer, before = _pick(knowing, number), len(self.paid)
+        writer, before = pick(knowing, number), len(self.paid)
         prompt = answers(self.waiting, f"human {before}")
         self.waiting = None
         self._turn(writer, writer.name(), prompt=prompt, new=False)
@@ -364,11 +358,8 @@ class Agents(RuleBasedStateMachine):
     @rule(number=writers)
     def answer_late(self, number: int) -> None:
         """Who answers what has been answered is refused, and opens the session again."""
-        writer, before = _pick(self.stale(), number), list(self.paid)
-        prompt = answers(list(writer.interrupts.values()), "late")
-        how = outcome(lambda: writer.agent(prompt))
-        if how != "ConflictError" or self.paid != before:
-            self.wrong.append(f"a late answer was {how}, and paid by {self.paid}")
+        writer = pick(self.stale(), number)
+        self._refuse(writer, answers(list(writer.interrupts.values()), "late"))
         writer.agent = writer.open()
 
     # -- processes -----------------------------------------------------------------------------
@@ -376,11 +367,13 @@ class Agents(RuleBasedStateMachine):
     @rule(number=writers, orderly=st.booleans())
     def restart(self, number: int, orderly: bool) -> None:
         """A process ends, with its manager closed or not, and another one takes its place."""
-        writer = _pick(self.writers, number)
+        writer = pick(self.writers, number)
         if orderly:
             manager: Any = writer.agent._session_manager
             manager.close()
         writer.agent = writer.open()
+        if set(writer.interrupts) != {one.id for one in self.waiting or ()}:
+            self.wrong.append(f"a new process waits for {writer.interrupts}, not {self.waiting}")
 
     @precondition(lambda self: self.free())
     @rule(number=writers, after=st.integers(0, 2))
@@ -404,7 +397,7 @@ class Agents(RuleBasedStateMachine):
     @rule(number=writers)
     def stragglers_arrive(self, number: int) -> None:
         """What is late arrives."""
-        _pick(self.writers, number).database.deliver_late()
+        pick(self.writers, number).database.deliver_late()
 
     # -- what must hold ------------------------------------------------------------------------
 
@@ -435,11 +428,3 @@ class Agents(RuleBasedStateMachine):
     def _has_tables(self) -> bool:
         found = self.backend.raw("SELECT 1 FROM sqlite_master WHERE name = 'strands_messages'")
         return bool(found)
-
-
-def _pick(these: list[Writer], number: int) -> Writer:
-    return these[number % len(these)]
-
-
-def _pairs(messages: Messages) -> bool:
-    return all("text" in message["content"][0] for message in messages)
