@@ -14,6 +14,7 @@ from tests.contract.agents import (
     Scene,
     answers,
     both,
+    manager_of,
     outcome,
     paying,
     race,
@@ -140,6 +141,26 @@ def test_processes_that_answer_at_once(tmp_path: Path, commit: str) -> None:
         assert found == [*[("ConflictError", [])] * (number - 1), ("done", ["Ada"])]
         assert scene.transcript() == ["Pay 5.", "call pay", PAID, "Done."]
         assert said(scene.open().messages) == scene.transcript()
+
+
+@both
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_who_only_looked_does_not_ask_again(backend: Backend, commit: str, when: str) -> None:
+    """A process that was opened while a turn waits, and is closed, leaves its answer as it is."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    prompt = interrupted(scene.open(CALL))
+    looking = scene.open()
+    answering = scene.open("Done.")
+    if when == "before":
+        manager_of(looking).close()
+    answering(prompt)
+    if when == "after":
+        manager_of(looking).close()
+    fresh = scene.check(answering)
+    fresh("Thanks.")
+    assert paid == ["Ada"]
+    assert scene.invalid == []
 
 
 # -- several turns that wait -----------------------------------------------------------------------

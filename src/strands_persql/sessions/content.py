@@ -7,7 +7,7 @@ from strands_persql.persistence.merge import merge, same
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions.upstream import agent_record, is_interrupted, no_interrupts
 from strands_persql.tables.codec import RowCodec, content_of, fields_of
-from strands_persql.tables.encoding import decoded_text
+from strands_persql.tables.encoding import decoded_text, to_json
 
 _INTERNAL = "_internal_state"
 
@@ -35,13 +35,14 @@ class AgentContent:
             agent: The agent.
             base: The merge base.
             is_running: Whether an invocation is under way, so that interrupts aren't stored yet.
-            turn_id: The turn under way, or the last one.
+            turn_id: The turn under way, or the last one, or "" where the agent has had none.
             stops: Whether that has stopped at a checkpoint of Strands.
         """
         fields = content_of(fields_of(agent_record(agent)))
+        internal = fields.get(_INTERNAL) or {}
         fields[_INTERNAL] = _with_waiting(
-            fields.get(_INTERNAL) or {}, base, is_running=is_running, turn_id=turn_id,
-            stopped=stops or is_interrupted(agent),
+            internal, base, is_running=is_running or (not turn_id and _waits_as(base, internal)),
+            turn_id=turn_id, stopped=stops or is_interrupted(agent),
         )  # fmt: skip
         text = self._codec.content(self._key, fields)
         if text == self._stored_text:
@@ -81,6 +82,17 @@ def waiting_turns(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return dict(waiting) if isinstance(waiting, dict) else {}
 
 
+def _interrupts_of(base: MergeBase) -> dict[str, Any]:
+    own = (base.own.get(_INTERNAL) or {}).get("interrupt_state")
+    return no_interrupts() if own is None else dict(own)
+
+
+def _waits_as(base: MergeBase, internal: dict[str, Any]) -> bool:
+    """Whether an agent that has had no turn waits for what it was opened with."""
+    text = to_json(internal.get("interrupt_state"), "agent's interrupts")
+    return same(decoded_text(text), _interrupts_of(base))
+
+
 def _with_waiting(
     internal: dict[str, Any], base: MergeBase, *, is_running: bool, turn_id: str, stopped: bool
 ) -> dict[str, Any]:
@@ -88,8 +100,7 @@ def _with_waiting(
         return internal
     internal, waiting = dict(internal), waiting_turns(base.own)
     if is_running:
-        own = (base.own.get(_INTERNAL) or {}).get("interrupt_state")
-        internal["interrupt_state"] = no_interrupts() if own is None else own
+        internal["interrupt_state"] = _interrupts_of(base)
     elif stopped:
         waiting[turn_id] = internal["interrupt_state"]
     else:
