@@ -304,25 +304,14 @@ class Committer:
 
     def _read(self, request: Request, answer: Answer, is_ambiguous: bool) -> CommitResult:
         change, base = request.change, request.base
-        row = answer.first(request.agent)
-        if row is None or row["write_id"] != base.origin:
-            raise NotFoundError(
-                f"agent {change.key.agent_id!r} of session {change.key.session_id!r} does not"
-                " exist (any more); nothing was written. Open the session again to start it anew",
-                **change.key.context,
-            )
-        found = self._found(request, row)
+        found = self._found(request, answer.first(request.agent))
         is_written = request.row is None or change.id in found.writes
         if not is_written and is_ambiguous:
             refuse_to_guess(change.key, base.version, found.version, found.writes)
         ids = {one["write_id"]: int(one["message_id"]) for one in _rows(answer, request.turn)}
         lost, is_taken = self._lost_updates(request, answer), self._is_taken(request, answer)
-        is_applied = (
-            is_written
-            and all(message.write_id in ids for message in change.messages)
-            and not lost
-            and not is_taken
-        )
+        has_all = all(message.write_id in ids for message in change.messages)
+        is_applied = is_written and has_all and not lost and not is_taken
         next_base, has_foreign = self._next_base(request, found, is_applied)
         foreign = [StoredMessage.of(one) for one in _rows(answer, request.foreign)]
         return CommitResult(
@@ -337,10 +326,22 @@ class Committer:
             has_foreign_state=has_foreign,
         )
 
-    def _found(self, request: Request, row: Row) -> FoundAgent:
+    def _found(self, request: Request, row: Row | None) -> FoundAgent:
+        """Return the agent as it is.
+
+        Raises:
+            NotFoundError: If it was deleted, or is another one of that name by now.
+        """
+        key = request.change.key
+        if row is None or row["write_id"] != request.base.origin:
+            raise NotFoundError(
+                f"agent {key.agent_id!r} of session {key.session_id!r} does not exist (any more);"
+                " nothing was written. Open the session again to start it anew",
+                **key.context,
+            )
         content, start = None, row["window_start"]
         if row["data"] is not None:
-            content = self._codec.read_content(request.change.key, row["data"])
+            content = self._codec.read_content(key, row["data"])
         start = request.base.view.start if start is None else int(start)
         return FoundAgent(
             int(row["version"]),

@@ -46,6 +46,11 @@ class Plan:
     answers: bool = False
     is_retry: bool = False
 
+    @property
+    def asks_foreign(self) -> bool:
+        """Whether others' messages are to be read, whatever is stored."""
+        return self.is_retry or self.claim is not None
+
 
 @dataclass(frozen=True)
 class Draft:
@@ -68,6 +73,27 @@ class Draft:
     pending: Sequence[HistoryEntry] = ()
     updated: Sequence[HistoryEntry] = ()
     is_last: bool = True
+
+
+@dataclass(frozen=True)
+class _Portion:
+    """What one change set takes of the messages to append and to update.
+
+    Attributes:
+        pending: The messages to append.
+        updated: The messages to update.
+        ids: The ids that the turn's messages will have if no other writer comes first.
+        newest: The highest id that is taken then.
+        is_moving: Whether the turn's stored messages move to the history's end.
+        is_last: Whether that is all that there is.
+    """
+
+    pending: list[HistoryEntry]
+    updated: list[HistoryEntry]
+    ids: Mapping[HistoryEntry, int]
+    newest: int
+    is_moving: bool
+    is_last: bool
 
 
 class Drafter:
@@ -114,41 +140,48 @@ class Drafter:
             asks_with_messages: Whether to ask for others' messages where some are appended.
         """
         entries = self._view.in_memory(agent)
-        shown = without_placeholders(entries)
-        pending = self._pending.portion() if plan.messages else []
-        all_updated = self._edited_or_redacted(entries, agent)
-        updated = all_updated[: (MAX_STATEMENTS - len(pending)) // 2]
-        has_all_messages = not plan.messages or len(pending) == len(self._pending.messages)
-        is_last = has_all_messages and len(updated) == len(all_updated)
-        text, content = self._changed_content(agent, plan, base) if is_last else (None, None)
-        is_moving = bool(pending) or plan.claim is not None
-        ids, newest = self._next_ids(pending, is_moving=is_moving)
-        wanted, view = None, None
-        # A turn that others have overtaken has its place in the view once it goes on.
-        if plan.messages and is_last and (is_moving or not self._view.is_out_of_order):
-            wanted, view = self._wanted_view(shown, pending, ids, newest, base.view)
-        if not (is_moving or updated or content or view):
+        portion = self._portion(plan, entries, agent)
+        text, content, shown, wanted, view = None, None, None, None, None
+        if portion.is_last:
+            text, content = self._changed_content(agent, plan, base)
+        if portion.is_last and plan.messages:
+            shown = without_placeholders(entries)
+            wanted, view = self._wanted_view(shown, portion, base.view)
+        if not (portion.is_moving or portion.updated or content or view):
             return None
         turn = self._turns.current
+        asks_foreign = plan.asks_foreign or (bool(portion.pending) and asks_with_messages)
         change = ChangeSet(
             plan.id,
             self._key,
             content=content,
             view=view,
-            messages=[PendingMessage(one.write_id, one.row, ids[one]) for one in pending],
-            updates=[self._update(one, plan) for one in updated],
+            messages=[PendingMessage(e.write_id, e.row, portion.ids[e]) for e in portion.pending],
+            updates=[self._update(one, plan) for one in portion.updated],
             claim=plan.claim,
             turn=self._turns.current_id,
             first=None if turn is None else turn.first_id,
             complete_to=self._history.complete_to,
-            is_alone=(is_moving or view is not None)
-            and not self._holds_any_append(view or base.view, ids),
-            asks_foreign=plan.is_retry
-            or plan.claim is not None
-            or (bool(pending) and asks_with_messages),
+            is_alone=self._is_alone(portion, view, base.view),
+            asks_foreign=asks_foreign,
         )
-        is_whole = shown if plan.messages and is_last else None
-        return Draft(change, is_whole, wanted, text, pending, updated, is_last)
+        return Draft(change, shown, wanted, text, portion.pending, portion.updated, portion.is_last)
+
+    def _portion(self, plan: Plan, entries: Sequence[Entry], agent: Any) -> _Portion:
+        """Return as many messages and updates of messages as one change set takes."""
+        pending = self._pending.portion() if plan.messages else []
+        is_moving = bool(pending) or plan.claim is not None
+        ids, newest = self._next_ids(pending, is_moving=is_moving)
+        updated = self._edited_or_redacted(entries, agent)
+        taken = updated[: (MAX_STATEMENTS - len(pending)) // 2]
+        has_all_messages = not plan.messages or len(pending) == len(self._pending.messages)
+        is_last = has_all_messages and len(taken) == len(updated)
+        return _Portion(pending, taken, ids, newest, is_moving, is_last)
+
+    def _is_alone(self, portion: _Portion, view: View | None, stored: View) -> bool:
+        """Whether the change set says ids, so that nothing may come between."""
+        says_ids = portion.is_moving or view is not None
+        return says_ids and not self._holds_any_append(view or stored, portion.ids)
 
     # -- content and messages ------------------------------------------------------------------
 
@@ -198,7 +231,7 @@ class Drafter:
     def _next_ids(
         self, pending: Sequence[HistoryEntry], *, is_moving: bool
     ) -> tuple[dict[HistoryEntry, int], int]:
-        """Return the ids that the turn's messages will have if no other writer comes first."""
+        """Return the ids that the turn's messages will have, and the highest that is taken."""
         newest, ids = self._history.newest, {}
         stored = self._turns.current_stored
         if is_moving and stored and stored[-1].message_id != newest:
@@ -210,19 +243,18 @@ class Drafter:
         return ids, newest
 
     def _wanted_view(
-        self,
-        shown: Sequence[Entry],
-        pending: Sequence[HistoryEntry],
-        ids: Mapping[HistoryEntry, int],
-        newest: int,
-        stored: View,
+        self, shown: Sequence[Entry], portion: _Portion, stored: View
     ) -> tuple[list[Entry], View] | tuple[None, None]:
         """Return what the row's view is to have, or None where it has it."""
+        # A turn that others have overtaken has its place in the view once it goes on.
+        if self._view.is_out_of_order and not portion.is_moving:
+            return None, None
+        pending, ids = portion.pending, portion.ids
         is_as_stored = self._view.is_as_stored(shown, pending, stored)
         if is_as_stored and stored.is_explicit and self._holds_any_append(stored, ids):
             return None, None
         wanted = self._view.wanted(shown, pending, ids)
-        view = self._history.view_of(wanted, ids, newest)
+        view = self._history.view_of(wanted, ids, portion.newest)
         return (None, None) if view == stored else (wanted, view)
 
     def _holds_any_append(self, view: View, ids: Mapping[HistoryEntry, int]) -> bool:

@@ -124,25 +124,38 @@ class WorkingView:
             redacted: The message with its new content.
             agent: The agent.
         """
-        entries, latest = self.in_memory(agent), self._pending.latest
+        entries = self.in_memory(agent)
         said = [one for one in entries if isinstance(one, HistoryEntry)]
-        found = [one for one in said if one.message is redacted]
-        is_in_memory = any(one.message is redacted for one in entries)
-        if not found and latest is not None and not (is_in_memory and latest in said):
-            # It has taken the place of the message that was said last, or is to do so.
-            found = [latest]
-            if latest.message is not None and not is_in_memory:
-                replace_content(latest.message, redacted)
-                redacted = latest.message
-            entries = [latest if one.message is redacted else one for one in entries]
-            self._memory.place(entries, agent.messages)
-        if found and found[0].message is not None:
-            found += [one for one in self._said_as(found[0].message) if one not in found]
-        return found, redacted
+        found = next((one for one in said if one.message is redacted), None)
+        latest = self._pending.latest
+        if found is None and latest is not None:
+            is_in_memory = any(one.message is redacted for one in entries)
+            if not (is_in_memory and latest in said):
+                # It has taken the place of the message that was said last, or is to do so.
+                found = latest
+                redacted = self._take_place(latest, redacted, entries, agent)
+        if found is None:
+            return [], redacted
+        return list(dict.fromkeys([found, *self._said_as(found.message, said)])), redacted
 
-    def _said_as(self, message: Message) -> list[HistoryEntry]:
+    def _take_place(
+        self, entry: HistoryEntry, redacted: Message, entries: Sequence[Entry], agent: Any
+    ) -> Message:
+        """Have a message hold an entry's new content; return the object that does in memory."""
+        if entry.message is not None and all(one.message is not redacted for one in entries):
+            replace_content(entry.message, redacted)
+            redacted = entry.message
+        taken = [entry if one.message is redacted else one for one in entries]
+        self._memory.place(taken, agent.messages)
+        return redacted
+
+    def _said_as(
+        self, message: Message | None, in_memory: Sequence[HistoryEntry]
+    ) -> list[HistoryEntry]:
         """Return all messages that are one object: a prompt may be said again."""
-        known = [*self._history.entries, *self._pending.messages]
+        if message is None:
+            return []
+        known = [*in_memory, *self._history.entries, *self._pending.messages]
         return [one for one in known if one.message is message]
 
     # -- what its row is to have ---------------------------------------------------------------
