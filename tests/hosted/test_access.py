@@ -1,11 +1,19 @@
 """Tokens that may do less: what works, and which error says what to do."""
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from strands_persql import PerSQLSessionManager, PerSQLSessionRepository, RestClient
-from strands_persql.errors import AccessDeniedError, SchemaError
+from strands_persql import (
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RestClient,
+    RestError,
+    RetryPolicy,
+)
+from strands_persql.errors import AccessDeniedError, PerSQLError, SchemaError, UnavailableError
 from tests.engine.engine import Engine
 from tests.support import backends
 from tests.support.backends import NEVER, Address, Backend
@@ -148,6 +156,67 @@ def test_a_refused_token_is_not_repeated_in_its_error(engine: Engine, database_n
             repr(caught.value.__cause__),
         ]
     assert not [text for text in shown if token in text]
+
+
+def test_a_token_may_change_while_a_client_is_in_use(engine: Engine, database_name: str) -> None:
+    """A function is asked for the token of each request: a new one works from then on."""
+    role = "readonly"
+    with RestClient(lambda: engine.token(role=role), base_url=engine.base_url) as client:
+        database = client.database(database_name)
+        with pytest.raises(AccessDeniedError):
+            PerSQLSessionRepository(database).create_session(session())
+        role = "admin"
+        PerSQLSessionRepository(database).create_session(session())
+
+
+def test_a_manager_takes_a_function_for_its_token(engine: Engine, database_name: str) -> None:
+    """``from_token`` takes what returns the token too."""
+    with PerSQLSessionManager.from_token(
+        "s", engine.token, database_name, base_url=engine.base_url
+    ) as manager:
+        assert list(manager.session_repository.list_sessions()) == []
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "said"),
+    [
+        (OSError("s3cr3t store is away"), UnavailableError, "raised OSError"),
+        ("two words s3cr3t", AccessDeniedError, "returned what can't be one"),
+        (None, AccessDeniedError, "returned what can't be one"),
+        ("psql_test_admin_other_s3cr3t", AccessDeniedError, "status 403"),
+    ],
+)
+def test_a_function_without_a_token_is_told(
+    engine: Engine,
+    database_name: str,
+    returned: Any,
+    error: type[PerSQLError],
+    said: str,
+) -> None:
+    """What a function raises is as a database out of reach, what it returns is checked, unshown."""
+
+    def token() -> Any:
+        if isinstance(returned, Exception):
+            raise returned
+        return returned
+
+    with RestClient(token, base_url=engine.base_url) as client:
+        repository = PerSQLSessionRepository(
+            client.database(database_name), retry=RetryPolicy.never()
+        )
+        with pytest.raises(error, match=said) as caught:
+            repository.read_session("s")
+    assert "s3cr3t" not in f"{caught.value}{caught.value.__cause__!r}{client!r}"
+
+
+def test_tokens_that_were_are_not_repeated(engine: Engine, database_name: str) -> None:
+    """Whatever a service repeats of the tokens that it was given is in no error."""
+    tokens = itertools.cycle([f"psql_bad_{number}_s3cr3t" for number in range(5)])
+    with RestClient(lambda: next(tokens), base_url=engine.base_url) as client:
+        for _ in range(10):
+            with pytest.raises(RestError) as caught:
+                client.database(database_name).query("SELECT 1")
+            assert "s3cr3t" not in f"{caught.value} {caught.value.detail}"
 
 
 def test_a_manager_from_a_token_owns_its_client(engine: Engine, database_name: str) -> None:

@@ -83,6 +83,7 @@ def databases(client: RestClient) -> None:
     assert_type(embedded.checkpoint(), bool)
     assert_type(embedded.purge(), bool)
     LocalDatabase("agents.db", synchronous="off")  # type: ignore[arg-type]
+    RestClient(lambda: "token")
     RestClient("token", http=urllib3.PoolManager(), max_connections=8, max_answer_bytes=1)
     FaultyDatabase(local, ["no such fault"])  # type: ignore[list-item]
     counting.batch([{"params": []}])  # type: ignore[typeddict-item]

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from typing import Any
 from urllib.parse import quote
 
-from strands_persql.databases.secret import Secret
+from strands_persql.databases.secret import Token
 from strands_persql.runtime.text import one_line
 
 _MAX_PORT = 65_535
@@ -71,7 +71,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def database_path(name: Any, token: Secret) -> str:
+def database_path(name: Any, token: Token) -> str:
     """Return the path of a database below the base URL.
 
     Args:
@@ -81,7 +81,7 @@ def database_path(name: Any, token: Secret) -> str:
     Raises:
         ValueError: If the name isn't of that form.
     """
-    if _is_name(token) and not _is_name(name):
+    if any(map(_is_name, token.known)) and not _is_name(name):
         raise ValueError("the token and the database's name stand in each other's place: swap them")
     if not _is_name(name):
         shown = one_line(token.removed_from(repr(name)))

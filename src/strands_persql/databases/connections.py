@@ -27,7 +27,7 @@ from urllib3.exceptions import (
 from strands_persql.databases.address import Address
 from strands_persql.databases.deadlines import Exchange, watch
 from strands_persql.databases.rest_error import RestError
-from strands_persql.databases.secret import Secret
+from strands_persql.databases.secret import Secret, Token
 from strands_persql.databases.wire import Answer
 from strands_persql.runtime.text import one_line
 
@@ -48,7 +48,7 @@ class Connections:
     """What one `RestClient` shares with its databases.
 
     Args:
-        token: The token, hidden and checked.
+        token: The token, hidden and checked, or what returns it.
         address: Where the service is.
         timeout: Seconds for a whole request.
         max_connections: The most connections at a time.
@@ -62,7 +62,7 @@ class Connections:
 
     def __init__(
         self,
-        token: Secret,
+        token: Token,
         address: Address,
         *,
         timeout: float,
@@ -73,7 +73,6 @@ class Connections:
         """Initialize without connecting."""
         self.address = address
         self.token = token
-        self._headers: dict[str, str] = {**_HEADERS, "Authorization": Secret(f"Bearer {token}")}
         self._timeout = timeout
         self._max_connections = max_connections
         self._max_answer_bytes = max_answer_bytes
@@ -121,7 +120,8 @@ class Connections:
         except (HTTPError, HTTPException, OSError) as error:
             return self._failure(error, exchange, where)
         except _NotAskedError as error:
-            return RestError(f"{where} was not asked: {error}", kind="connect")
+            kind = "token" if isinstance(error, _NoTokenError) else "connect"
+            return RestError(f"{where} was not asked: {error}", kind=kind)
         except _TooLargeError:
             return RestError(
                 f"the answer of {where} has more than {self._max_answer_bytes:,} bytes: ask for "
@@ -133,7 +133,9 @@ class Connections:
     def _send(
         self, path: str, content: bytes, key: str | None, exchange: Exchange
     ) -> urllib3.BaseHTTPResponse:
-        headers = self._headers if key is None else {**self._headers, "Idempotency-Key": key}
+        headers = {**_HEADERS, "Authorization": Secret(f"Bearer {self._current_token()}")}
+        if key is not None:
+            headers["Idempotency-Key"] = key
         options: dict[str, Any] = {
             "body": content,
             "headers": headers,
@@ -156,6 +158,16 @@ class Connections:
         # Asked for each time: a manager of the user's may drop its pools and make them anew.
         watch(self._supplied.connection_from_url(url))
         return self._supplied.urlopen("POST", url, **options)
+
+    def _current_token(self) -> Secret:
+        try:
+            return self.token.current()
+        except ValueError:
+            raise _NoTokenError("what returns the token returned what can't be one") from None
+        except Exception as error:
+            # The class alone: the text of a failure to get a token may have a part of it.
+            why = f"what returns the token raised {type(error).__name__}"
+            raise _NotAskedError(why) from error
 
     def _pool(self) -> urllib3.HTTPConnectionPool:
         """Return this process's pool for the service's host."""
@@ -235,6 +247,10 @@ def check_pools(http: Any) -> None:
 
 class _NotAskedError(Exception):
     """Nothing was sent, for the reason that the text says."""
+
+
+class _NoTokenError(_NotAskedError):
+    """Nothing was sent, for there is no token to send."""
 
 
 class _TooLargeError(Exception):

@@ -85,6 +85,7 @@ _BY_OWN_KIND = {
     "wrong_shape": Cause.STATEMENT,
     "answer_too_large": Cause.STATEMENT,
     "approval_required": Cause.ACCESS,
+    "token": Cause.ACCESS,
     "certificate": Cause.ADDRESS,
     "closed": Cause.ADDRESS,
     "redirect": Cause.ADDRESS,

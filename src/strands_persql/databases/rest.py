@@ -1,14 +1,14 @@
 """The hosted database: PerSQL's documented HTTP API, over one pool of kept-alive connections."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from strands_persql.databases.address import Address, database_path
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.databases.rest_error import RestError
-from strands_persql.databases.secret import secret
+from strands_persql.databases.secret import Token, secret
 from strands_persql.databases.wire import Answer, Reader, encode_batch, encode_query
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class RestClient:
 
     def __init__(
         self,
-        token: str,
+        token: str | Callable[[], str],
         *,
         base_url: str = "https://api.persql.com",
         timeout: float = 10.0,
@@ -49,7 +49,9 @@ class RestClient:
         """Initialize without connecting.
 
         Args:
-            token: A token of PerSQL; it is kept out of every repr, log and error.
+            token: A token of PerSQL; it is kept out of every repr, log and error. Or a function
+                that returns it: it is called for each request, from several threads, so that a
+                new token is used as soon as there is one. Let it answer from memory.
             base_url: Where the service is. `http` is taken for loopback addresses only.
             timeout: Seconds for a whole request: waiting for a free connection, connecting,
                 sending, and the answer to its last byte. Looking up the host's name comes on top.
@@ -64,8 +66,8 @@ class RestClient:
                 numbers out of their range.
             TypeError: If `http` isn't a `PoolManager`.
         """
-        token = secret(token)  # from here on no variable shows it
-        token.check()
+        token = token if callable(token) else secret(token)  # no variable shows it from here on
+        hidden = Token(token)
         address = Address(base_url)
         _check_number("timeout", timeout, above=0)
         _check_number("max_connections", max_connections, whole=True)
@@ -76,7 +78,7 @@ class RestClient:
 
         check_pools(http)
         self._connections = Connections(
-            token,
+            hidden,
             address,
             timeout=timeout,
             max_connections=max_connections,

@@ -13,7 +13,7 @@ from strands_persql.databases.failures import MAX_WAIT_S
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.databases.rest_error import OWN_KINDS, RestError
 from strands_persql.databases.results import are_names, count_in, named_rows
-from strands_persql.databases.secret import Secret
+from strands_persql.databases.secret import Token
 from strands_persql.errors import BadAnswerError
 from strands_persql.runtime.text import one_line
 
@@ -120,7 +120,7 @@ class Reader:
         token: What no error may show.
     """
 
-    def __init__(self, where: str, token: Secret) -> None:
+    def __init__(self, where: str, token: Token) -> None:
         """Initialize for one database."""
         self._where = where
         self._token = token

@@ -1,5 +1,6 @@
 """Strands' lifecycle of agents, graphs and swarms, handed over to be stored."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -134,7 +135,7 @@ class PerSQLSessionManager(RepositorySessionManager):
     def from_token(
         cls: type[_Self],
         session_id: str,
-        token: str,
+        token: str | Callable[[], str],
         database: str,
         *,
         base_url: str | None = None,
@@ -151,7 +152,7 @@ class PerSQLSessionManager(RepositorySessionManager):
 
         Args:
             session_id: The session.
-            token: The PerSQL token.
+            token: The PerSQL token, or a function that returns it, as for `RestClient`.
             database: The database, as ``"namespace/name"``.
             base_url: Where the service is, or None for PerSQL's own address.
             table_prefix: As for the constructor, like all that follows.
