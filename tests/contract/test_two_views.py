@@ -18,7 +18,9 @@ from tests.contract.agents import (
     Scene,
     asked,
     both,
+    edit,
     is_for_summary,
+    manager_of,
     mark,
     needs,
     pin,
@@ -161,6 +163,33 @@ def test_what_was_never_seen_is_not_dropped(backend: Backend, commit: str) -> No
     two.one("one")
     assert sorted(said(two.scene.open().messages)) == ["1", "2", "one", "two"]
     assert {"one", "1", "two", "2"} <= set(two.settle())
+
+
+@both
+@pytest.mark.parametrize("size", [6, 8, 40])
+@pytest.mark.parametrize("speaks", [True, False])
+def test_what_one_drops_while_another_has_a_turn(
+    backend: Backend, commit: str, size: int, speaks: bool
+) -> None:
+    """A window that moves, and an edit, at the end of a turn bring nothing back."""
+    two = Two(backend, commit, sliding(size), sliding(40))
+
+    def dropping(_: Any) -> Reply:
+        del two.other.messages[4:6]
+        if speaks:
+            two.turn(two.other, "two", "2")
+        else:
+            manager_of(two.other).sync_agent(two.other)
+        edit(two.one.messages, -3)
+        return "1"
+
+    two.one.model = two.scene.model(replying=dropping)
+    two.one("one")
+    held = said(two.scene.open().messages)
+    assert "q2" not in held
+    assert "a2" not in held
+    assert {"one", "1", *(["two", "2"] if speaks else [])} <= set(held)
+    assert "q2" not in two.settle()
 
 
 # -- summaries -------------------------------------------------------------------------------------

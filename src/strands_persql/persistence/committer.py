@@ -122,6 +122,15 @@ class Committer:
 
         return self._swaps.run(attempt)
 
+    def read(self, change: ChangeSet, base: MergeBase) -> CommitResult:
+        """Read what others have changed, with a change set that stores nothing.
+
+        Raises:
+            NotFoundError: If the agent isn't there any more.
+        """
+        request = self._prepare(change, base)
+        return self._read(request, self._swaps.read(request.batch, change.key), is_ambiguous=False)
+
     # -- making the request --------------------------------------------------------------------
 
     def _prepare(self, change: ChangeSet, base: MergeBase) -> Request:

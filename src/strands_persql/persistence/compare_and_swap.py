@@ -133,6 +133,10 @@ class CompareAndSwap:
             raise not_found(what, key)
         return row, swap.id in row["writes"]
 
+    def read(self, batch: Batch, key: AgentKey) -> Answer:
+        """Send a batch that changes nothing."""
+        return self._gateway.run(batch, **key.context)
+
     def send(self, batch: Batch, key: AgentKey, request: Any) -> Answer:
         """Send a conditional write.
 

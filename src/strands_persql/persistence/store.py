@@ -297,6 +297,19 @@ class SessionStore:
             self.cache.written(key.session_id, lambda entry: after_commit(entry, stored, result))
         return result
 
+    def read_others(self, change: ChangeSet, base: MergeBase) -> CommitResult:
+        """Read what others have changed about an agent, with a change set that stores nothing.
+
+        Raises:
+            PerSQLError: If it can't be read.
+        """
+        with self.lock(change.key):
+            result = self._committer.read(change, base)
+            self.cache.written(
+                change.key.session_id, lambda entry: after_commit(entry, change, result)
+            )
+        return result
+
     def _caught_up(self, change: ChangeSet, base: MergeBase) -> MergeBase:
         """Return a base that another writer of this process has advanced, before a race is run."""
         entry = self.cache.get(change.key.session_id)

@@ -275,7 +275,7 @@ class UnitOfWork:
 
     def _store_planned(self, agent: Any, plan: Plan) -> bool:
         """Store as much as one change set takes, and return whether nothing is left."""
-        draft = self._draft(agent, plan)
+        draft = self._draft_to_send(agent, plan)
         if draft is None:
             return True
         self._send(agent, plan, draft)
@@ -284,6 +284,18 @@ class UnitOfWork:
     def _draft(self, agent: Any, plan: Plan) -> Draft | None:
         asks = self._asks_foreign or self._has_company
         return self._drafter.draft(agent, plan, self._base, asks_with_messages=asks)
+
+    def _draft_to_send(self, agent: Any, plan: Plan) -> Draft | None:
+        """Return what is to be stored; a view is merged with what others have made of it."""
+        draft = self._draft(agent, plan)
+        if draft is None or draft.change.view is None or not self._is_behind:
+            return draft
+        try:
+            self._catch_up(agent)
+        except BaseException:
+            self._has_failed = True
+            raise
+        return self._draft(agent, plan)
 
     def _settle_in_doubt(self, agent: Any) -> None:
         """Send the change set again whose answer was lost, word for word."""
@@ -299,7 +311,7 @@ class UnitOfWork:
             nonlocal current
             self._in_doubt = None
             self._absorb(agent, current, result)
-            again = self._draft(agent, replace(plan, is_retry=True))
+            again = self._draft_to_send(agent, replace(plan, is_retry=True))
             current = again or Draft(ChangeSet(change.id, change.key, turn=change.turn))
             return current.change, self._base
 
@@ -322,8 +334,7 @@ class UnitOfWork:
             self._catch_up(agent)
 
     def _catch_up(self, agent: Any) -> None:
-        """Read what others have changed in the history, before the model is asked."""
-        self._is_behind = False
+        """Read what others have changed in the history and the view."""
         change = ChangeSet(
             new_id(),
             self._key,
@@ -331,7 +342,7 @@ class UnitOfWork:
             complete_to=self._history.complete_to,
             asks_foreign=True,
         )
-        result = self._store.commit(change, self._base, lambda *_: (change, self._base))
+        result = self._store.read_others(change, self._base)
         self._absorb(agent, Draft(change), result)
 
     def _check_fence(self) -> None:
@@ -348,7 +359,7 @@ class UnitOfWork:
         self._history.learn(result.lost)
         if result.is_applied:
             self._settle(draft)
-        self._notice_others(change, before, result, has_moved=has_moved)
+        self._notice_others(draft, before, result, has_moved=has_moved)
         if change.asks_foreign and result.has_other_history:
             gone = self._history.learn_all(result.base.view, result.foreign, change.turn)
             self._view.weave(agent, self._base)
@@ -357,23 +368,25 @@ class UnitOfWork:
             self._history.learn(result.foreign)
             self._view.weave(agent, self._base)
         elif has_moved:
-            self._view.read_again(result.base.view)
+            self._view.read_again(self._base.view)
         if change.asks_foreign:
             self._history.is_complete(result.base.view)
         if result.has_foreign_state:
             self._bring_in_state(agent, before.own if change.content is None else change.content)
 
     def _notice_others(
-        self, change: ChangeSet, before: MergeBase, result: CommitResult, *, has_moved: bool
+        self, draft: Draft, before: MergeBase, result: CommitResult, *, has_moved: bool
     ) -> None:
         """Note whether others write too, and whether all that they did has been read."""
+        change = draft.change
         if change.asks_foreign:
             self._asks_foreign = False
         is_other = result.has_changes_of_others(change, before, has_moved=has_moved)
         self._has_company = self._has_company or is_other or bool(result.foreign)
         self._is_behind = is_other and not change.asks_foreign
         if self._is_behind:  # what was read is older than the row: all of it is read next time
-            self._base = replace(self._base, history_version=-1)
+            known = (change.view if result.is_applied else None) or before.view
+            self._base = replace(self._base, history_version=-1, view=known)
             self._asks_foreign = True
 
     def _take_ids(self, draft: Draft, result: CommitResult) -> bool:
