@@ -135,7 +135,7 @@ class Backend:
         """Give every row of every table."""
         return {
             table: self.raw(f"SELECT * FROM strands_{table} ORDER BY 1, 2, 3")
-            for table in ("sessions", "agents", "messages", "multi_agents")
+            for table in ("sessions", "agents", "messages", "multi_agents", "contents")
         }
 
     def close(self) -> None:

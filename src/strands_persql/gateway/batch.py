@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NewType
 
 from strands_persql.databases.protocol import Statement
+from strands_persql.tables.leaves import Leaf, Skeleton
 
 Row = Mapping[str, Any]
 """A row of a result, by column name."""
@@ -14,11 +15,19 @@ Handle = NewType("Handle", int)
 
 
 class Batch:
-    """Statements of one transaction, each answered under the handle that `ask` returned."""
+    """Statements of one transaction, each answered under the handle that `ask` returned.
+
+    Attributes:
+        statements: The statements.
+        leaves: What is stored apart from the rows that they write, by its digest.
+        parts: The handle of the parts that they read, or None.
+    """
 
     def __init__(self, *statements: Statement) -> None:
         """Begin with statements whose rows nobody reads."""
         self.statements = list(statements)
+        self.leaves: dict[str, Leaf] = {}
+        self.parts: Handle | None = None
 
     def ask(self, statement: Statement) -> Handle:
         """Add a statement, and return the handle of its rows."""
@@ -28,6 +37,15 @@ class Batch:
     def run(self, *statements: Statement) -> None:
         """Add statements whose rows nobody reads."""
         self.statements.extend(statements)
+
+    def bring(self, *skeletons: Skeleton) -> None:
+        """Say which rows of these statements have leaves, which must be in the database too."""
+        for skeleton in skeletons:
+            self.leaves.update(skeleton.leaves)
+
+    def ask_parts(self, statement: Statement) -> None:
+        """Add a statement for parts of the leaves of the rows that others read."""
+        self.parts = self.ask(statement)
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from strands_persql.errors import (
     UnavailableError,
 )
 from strands_persql.gateway.batch import Answer, Batch, Row
+from strands_persql.gateway.contents import Contents
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
 from strands_persql.gateway.telemetry import RoundTrip, Telemetry
@@ -67,6 +68,7 @@ class Gateway:
         self._counters = counters
         self._telemetry = Telemetry(database)
         self._takes_key = _takes_idempotency_key(database)
+        self._contents = Contents(tables)
 
     def run(
         self,
@@ -75,14 +77,18 @@ class Gateway:
         writes: bool = False,
         session_id: str | None = None,
         agent_id: str | None = None,
+        is_raw: bool = False,
     ) -> Answer:
         """Run a batch in one transaction and one round trip, and again while that may help.
+
+        What is stored apart from its rows is sent ahead and read behind, where it is much.
 
         Args:
             batch: What to run, 100 statements at the most.
             writes: Whether any of them may change something.
-            session_id: The session, for errors and traces.
+            session_id: The session, for errors and traces, and for what is stored apart.
             agent_id: The agent, for errors and traces.
+            is_raw: Whether rows are returned as they are, without what is stored apart from them.
 
         Returns:
             The rows of each statement.
@@ -94,6 +100,25 @@ class Gateway:
         context: _Context = {"session_id": session_id, "agent_id": agent_id}
         if writes:
             self._check_writable(context)
+
+        def send(one: Batch, does_write: bool) -> Answer:
+            return self._run(one, does_write, context)
+
+        is_second = False
+        while True:
+            if batch.leaves and session_id is not None:
+                answer = self._contents.send(batch, session_id, send)
+            else:
+                answer = send(batch, writes)
+            if is_raw or session_id is None:
+                return answer
+            whole, lacks_any = self._contents.fill(batch, answer, session_id, send)
+            # What is missing may have gone between two requests, and the row with it.
+            if writes or not lacks_any or is_second:
+                return whole
+            is_second = True
+
+    def _run(self, batch: Batch, writes: bool, context: _Context) -> Answer:
         try:
             return self._send(batch, writes, context, may_lack_tables=True)
         except _SchemaMissingError as missing:

@@ -174,7 +174,7 @@ class CachedAgent:
             "version": self.version,
             "write_id": self.origin,
             "epoch": self.history_version,
-            "view": self.view.json,
+            "view": self.view.stored,
             "start": self.view.start,
             "next": self.last_id + 1,
         }

@@ -7,7 +7,7 @@ late, changes nothing the second time.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
 from strands_persql.tables import appending, preconditions, reading, updating
 from strands_persql.tables.codec import RowCodec
+from strands_persql.tables.leaves import Skeleton
 from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.tables import RowData, Tables
 from strands_persql.tables.updating import ViewChange, WindowMove
@@ -142,6 +143,7 @@ class Committer:
             row = self._codec.agent_row(change.key, text, (base.created_at, now()))
         precondition = self._precondition(change, base, row)
         batch = Batch()
+        batch.bring(*_skeletons(change, row))
         self._add_messages(batch, change, base, precondition)
         updates = self._add_updates(batch, change, base, precondition if row else None)
         self._add_agent(batch, change, base, row, precondition)
@@ -305,7 +307,7 @@ class Committer:
             turn=change.turn,
             complete_to=change.complete_to,
             epoch=_expected_history(change, base),
-            view=view.json,
+            view=view.stored,
             start=view.start,
         )
 
@@ -461,7 +463,17 @@ def _with_state(content: dict[str, Any], other: dict[str, Any]) -> dict[str, Any
     return {**content, "state": other["state"]} if "state" in other else content
 
 
+def _skeletons(change: ChangeSet, row: RowData | None) -> Iterator[Skeleton]:
+    """Yield what is written, as the rows have it."""
+    yield from (one.row.skeleton for one in change.messages)
+    yield from (one.row.skeleton for one in change.updates)
+    if row is not None:
+        yield row.skeleton
+    if change.view is not None and change.view.skeleton is not None:
+        yield change.view.skeleton
+
+
 def _view_change(change: ChangeSet) -> ViewChange | WindowMove | None:
     if change.view is not None:
-        return ViewChange(change.view.json, change.view.start)
+        return ViewChange(change.view.stored, change.view.start)
     return WindowMove(change.moved_by) if change.moved_by else None

@@ -56,11 +56,12 @@ class Creations:
             ),
             creating.create_agent(self._store.tables, key, row, write_id, start=0, view="[]"),
         )
+        batch.bring(row.skeleton, *(one.row.skeleton for one in messages))
         precondition = preconditions.agent_is(write_id, 1)
         first = 0
         for portion in _portions(messages):
             rows = [
-                (one.row.data, one.write_id, one.row.created_at, one.row.updated_at)
+                (one.row.skeleton.text, one.write_id, one.row.created_at, one.row.updated_at)
                 for one in portion
             ]
             batch.run(
@@ -126,6 +127,7 @@ class Creations:
             ),
             creating.create_multi_agent(self._store.tables, key, row, write_id),
         )
+        batch.bring(row.skeleton)
         handle = batch.ask(reading.read_multi_agent(self._store.tables, key))
         created = self._store.write(batch, *key).first(handle)
         self._store.cache.forget(key.session_id)
@@ -138,11 +140,14 @@ class Creations:
         found = CachedMultiAgent.of(created)
         return found, found.origin == write_id
 
-    def create(self, statement: Statement, table: str, key: AgentKey, write_id: str) -> None:
+    def create(
+        self, statement: Statement, row: RowData, table: str, key: AgentKey, write_id: str
+    ) -> None:
         """Create a row in a session that exists.
 
         Args:
             statement: What creates it.
+            row: The row.
             table: Its table, unprefixed.
             key: Its key.
             write_id: The write that creates it.
@@ -152,6 +157,7 @@ class Creations:
             NotFoundError: If the session isn't there.
         """
         batch = Batch(statement)
+        batch.bring(row.skeleton)
         session = batch.ask(
             reading.read_creating_write(self._store.tables, "sessions", key.session_id)
         )
@@ -177,10 +183,10 @@ def _portions(messages: Sequence[PendingMessage]) -> Iterator[list[PendingMessag
     portion: list[PendingMessage] = []
     size = 0
     for message in messages:
-        if portion and size + len(message.row.data) > _BYTES_PER_STATEMENT:
+        if portion and size + len(message.row.skeleton.text) > _BYTES_PER_STATEMENT:
             yield portion
             portion, size = [], 0
         portion.append(message)
-        size += len(message.row.data)
+        size += len(message.row.skeleton.text)
     if portion:
         yield portion

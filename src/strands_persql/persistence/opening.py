@@ -30,6 +30,7 @@ class Opening:
         self._agents = batch.ask(opening.agents)
         self._multi_agents = batch.ask(opening.multi_agents)
         self._messages = batch.ask(opening.messages)
+        batch.ask_parts(opening.parts)
 
     def is_cut(self, answer: Answer) -> bool:
         """Whether there may be more messages than one request brings."""

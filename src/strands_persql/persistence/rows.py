@@ -60,12 +60,14 @@ class RowUpdates:
         """
 
         def prepare(batch: Batch, change: str, expected: RowVersion) -> Handle:
+            new = row()
+            batch.bring(new.skeleton)
             batch.run(
                 *updating.update_message(
                     self._store.tables,
                     key,
                     message_id,
-                    row(),
+                    new,
                     change,
                     version=expected.version,
                     origin=expected.origin,
@@ -103,6 +105,7 @@ class RowUpdates:
         """
 
         def prepare(batch: Batch, change: str, expected: RowVersion) -> Handle:
+            batch.bring(row.skeleton)
             batch.run(
                 updating.update_multi_agent(
                     self._store.tables,

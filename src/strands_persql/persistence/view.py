@@ -4,7 +4,10 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
+
+from strands_persql.tables.leaves import Skeleton, split
 
 Segment: TypeAlias = tuple[int, int] | str
 """The first and the last id of messages in a row, or the JSON of a message that has no row."""
@@ -41,6 +44,17 @@ class View:
         if not self.is_explicit:
             return None
         return f"[{','.join(map(_segment_json, self.head))}]"
+
+    @cached_property
+    def skeleton(self) -> Skeleton | None:
+        """The segments as the row has them, and what of them is stored apart from it."""
+        text = self.json
+        return None if text is None else split(text)
+
+    @property
+    def stored(self) -> str | None:
+        """The segments as the row has them."""
+        return None if self.skeleton is None else self.skeleton.text
 
     @property
     def is_plain(self) -> bool:

@@ -43,7 +43,7 @@ class AgentRecords:
         statement = creating.create_agent(
             self._store.tables, key, row, write_id, start=start, view=None
         )
-        self._creations.create(statement, "agents", key, write_id)
+        self._creations.create(statement, row, "agents", key, write_id)
         view = View(0, is_explicit=False)
         base = MergeBase(
             1, write_id, 0, view, is_counted, row.created_at, content, content, size=len(row.data)

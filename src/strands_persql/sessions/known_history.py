@@ -23,7 +23,7 @@ from strands_persql.sessions.history import (
 from strands_persql.sessions.tool_calls import is_open
 from strands_persql.sessions.upstream import mark_message
 from strands_persql.tables.codec import RowCodec, is_message
-from strands_persql.tables.encoding import decoded
+from strands_persql.tables.encoding import MissingContentError, decoded
 from strands_persql.tables.tables import MAX_ID
 
 logger = logging.getLogger("strands_persql")
@@ -271,7 +271,10 @@ class KnownHistory:
         known = self._extras.get(text)
         if known is not None:
             return known
-        message = decoded(json.loads(text), text)
+        try:
+            message = decoded(json.loads(text), text)
+        except MissingContentError:
+            message = {}
         if not is_message(message):
             logger.warning(
                 "session_id=<%s>, agent_id=<%s> | a message of the agent's view can't be read and"

@@ -38,6 +38,7 @@ class MessageRecords:
             self._store.tables, key, wanted, row, write_id, self._origin(key)
         )
         batch = Batch(statements.insert, statements.mark)
+        batch.bring(row.skeleton)
         place = batch.ask(statements.place)
         found = self._store.write(batch, *key).first(place)
         if found is None:

@@ -35,7 +35,7 @@ class MultiAgentRecords:
         key = key_of(session_id, multi_agent.id, "multi_agent")
         write_id, row = new_id(), self._store.codec.multi_agent(session_id, multi_agent, now())
         statement = creating.create_multi_agent(self._store.tables, key, row, write_id)
-        self._creations.create(statement, "multi_agents", key, write_id)
+        self._creations.create(statement, row, "multi_agents", key, write_id)
         self._seen.remember_multi_agent(key, RowVersion(1, write_id))
 
     def read(self, session_id: str, multi_agent_id: str) -> dict[str, Any] | None:

@@ -251,17 +251,17 @@ class _Log:
             for index, message in enumerate(data.get("messages") or [])
         ]
         turns = list(_portions(_turns(data.get("messages") or [], rows)))
+        row = codec.agent(key.session_id, record)
         batch = Batch(
             creating.create_session(
                 self._tables, key.session_id, codec.session(self._session()), write_id
             ),
-            *exchanging.create_agent_with_turns(
-                self._tables, key, codec.agent(key.session_id, record), turns, write_id
-            ),
+            *exchanging.create_agent_with_turns(self._tables, key, row, turns, write_id),
         )
+        batch.bring(row.skeleton, *(one.skeleton for one in rows))
         created = batch.ask(reading.read_creating_write(self._tables, "agents", *key))
-        row = self._store.write(batch, *key).first(created)
-        if row is None or row["write_id"] != write_id:
+        found = self._store.write(batch, *key).first(created)
+        if found is None or found["write_id"] != write_id:
             raise self._exists()
 
     def _create_multi_agent(self, key: AgentKey, data: Mapping[str, Any]) -> None:
@@ -349,10 +349,10 @@ def _portions(
         portion: list[tuple[str, str, str, str]] = []
         size = 0
         for row in rows:
-            if portion and size + len(row.data) > _BYTES_PER_STATEMENT:
+            if portion and size + len(row.skeleton.text) > _BYTES_PER_STATEMENT:
                 yield turn, first, json.dumps(portion, ensure_ascii=False)
                 first, portion, size = first + len(portion), [], 0  # noqa: PLW2901 - goes on
-            portion.append((row.data, new_id(), row.created_at, row.updated_at))
-            size += len(row.data)
+            portion.append((row.skeleton.text, new_id(), row.created_at, row.updated_at))
+            size += len(row.skeleton.text)
         if portion:
             yield turn, first, json.dumps(portion, ensure_ascii=False)

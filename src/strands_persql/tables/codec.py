@@ -1,5 +1,6 @@
 """Strands' dataclasses to rows and back, with the checks between them."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 from strands_persql.errors import TooLargeError
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import encoding
-from strands_persql.tables.encoding import corrupt, from_json, to_json
+from strands_persql.tables.encoding import MissingContentError, corrupt, from_json, to_json
+from strands_persql.tables.leaves import LEAF_CHARACTERS, MAX_CONTENT_BYTES, PART_BYTES
 from strands_persql.tables.tables import RowData, Tables
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 _Stored = TypeVar("_Stored", Session, SessionAgent, SessionMessage)
 
 _BESIDES_DATA = 2_500  # the most that a row's other columns take, in bytes
+_LEAST_FOR_PARTS = PART_BYTES + _BESIDES_DATA
 
 _FIELDS: dict[type, tuple[str, ...]] = {
     cls: tuple(field.name for field in dataclasses.fields(cls))
@@ -29,6 +32,7 @@ _SHAPES: dict[type, dict[str, type]] = {
     SessionAgent: {"agent_id": str, "state": dict, "conversation_manager_state": dict},
     SessionMessage: {"message": dict, "message_id": int},
 }
+_DECODED_TOGETHER = 4_000_000  # characters
 _NOT_CONTENT = ("agent_id", "created_at", "updated_at")
 
 
@@ -61,14 +65,18 @@ class RowCodec:
 
     def session(self, session: Session) -> RowData:
         """Encode a session."""
-        text = self._encode(fields_of(session), "session", {"session_id": session.session_id})
-        return RowData(text, session.created_at, session.updated_at)
+        context = {"session_id": session.session_id}
+        text = to_json(fields_of(session), "session", **context)
+        row = RowData(text, session.created_at, session.updated_at)
+        return self._checked(row, "session", context)
 
     def agent(self, session_id: str, agent: SessionAgent) -> RowData:
         """Encode an agent."""
         context = AgentKey(session_id, agent.agent_id).context
-        text = self._encode(fields_of(agent), "agent's state", context)
-        return RowData(text, agent.created_at, agent.updated_at)
+        text = to_json(fields_of(agent), "agent's state", **context)
+        return self._checked(
+            RowData(text, agent.created_at, agent.updated_at), "agent's state", context
+        )
 
     def content(self, key: AgentKey, content: Mapping[str, Any]) -> str:
         """Encode an agent's content: its fields without its id and times."""
@@ -78,35 +86,39 @@ class RowCodec:
         """Return an agent's row of its encoded content and the times of creation and update."""
         ends = json.dumps(dict(zip(_NOT_CONTENT, (key.agent_id, *times), strict=True)))
         text = content[:-1] + ("," if len(content) > 2 else "") + ends[1:]  # noqa: PLR2004 - {}
-        self._check_size(text, "agent's state", key.context)
-        return RowData(text, *times)
+        return self._checked(RowData(text, *times), "agent's state", key.context)
 
     def message(self, key: AgentKey, message: SessionMessage) -> RowData:
         """Encode a message."""
-        text = self._encode(fields_of(message), "message", key.context)
-        return RowData(text, message.created_at, message.updated_at)
+        text = to_json(fields_of(message), "message", **key.context)
+        row = RowData(text, message.created_at, message.updated_at)
+        return self._checked(row, "message", key.context)
 
     def multi_agent(self, session_id: str, multi_agent: "MultiAgentBase", time: str) -> RowData:
         """Encode a graph's or swarm's state."""
         context = AgentKey(session_id, multi_agent.id).context
-        state = multi_agent.serialize_state()
-        return RowData(self._encode(state, "multi-agent's state", context), time, time)
+        text = to_json(multi_agent.serialize_state(), "multi-agent's state", **context)
+        return self._checked(RowData(text, time, time), "multi-agent's state", context)
 
-    def _encode(self, value: Any, what: str, context: dict[str, Any]) -> str:
-        text = to_json(value, what, **context)
-        self._check_size(text, what, context)
-        return text
-
-    def _check_size(self, text: str, what: str, context: dict[str, Any]) -> None:
+    def _checked(self, row: RowData, what: str, context: dict[str, Any]) -> RowData:
         limit = self._max_row_bytes
-        if limit is None or len(text) * 4 + _BESIDES_DATA <= limit:
+        if limit is not None and limit < _LEAST_FOR_PARTS:  # nor can a row of it hold a part
+            self._check_size(row.data, limit, what, context)
+        elif len(row.data) > LEAF_CHARACTERS:
+            self._check_size(row.data, MAX_CONTENT_BYTES, what, context)
+            self._check_size(row.skeleton.text, limit or MAX_CONTENT_BYTES, what, context)
+        return row
+
+    @staticmethod
+    def _check_size(text: str, limit: int, what: str, context: dict[str, Any]) -> None:
+        if len(text) * 4 + _BESIDES_DATA <= limit:
             return
-        size = len(text.encode()) + _BESIDES_DATA
-        if size > limit:
+        size = len(text) if text.isascii() else len(text.encode())
+        if size + _BESIDES_DATA > limit:
             raise TooLargeError(
-                f"the {what} takes {size} bytes and a row of this database {limit} at the most;"
+                f"the {what} takes {size + _BESIDES_DATA} bytes and may take {limit} at the most;"
                 " nothing was written. Keep large content elsewhere and store a reference",
-                size=size,
+                size=size + _BESIDES_DATA,
                 limit=limit,
                 **context,
             )
@@ -142,10 +154,11 @@ class RowCodec:
         Raises:
             CorruptRowError: If one of them can't be read; it names the first of these.
         """
-        try:
-            values = json.loads(f"[{','.join(row.data for row in rows)}]")
-        except (TypeError, ValueError, RecursionError):
-            values = []
+        values: list[Any] = []
+        # All at once where they are small: their texts are in memory twice then.
+        if sum(len(row.data) for row in rows) <= _DECODED_TOGETHER:
+            with contextlib.suppress(TypeError, ValueError, RecursionError):
+                values = json.loads(f"[{','.join(row.data for row in rows)}]")
         if len(values) != len(rows):  # one by one, for the error to name the row
             return [self.read_message(key, row) for row in rows]
         table = self._tables.messages
@@ -154,7 +167,11 @@ class RowCodec:
             place = table, (*key, row.message_id)
             if not isinstance(value, dict):
                 raise corrupt(*place, "it is not a JSON object", key.context)
-            fields = encoding.decoded(value, row.data)
+            try:
+                fields = encoding.decoded(value, row.data)
+            except MissingContentError as error:
+                context = key.context
+                raise corrupt(*place, str(error), context) from error
             messages.append(self._message_of(fields, row, place))
         return messages
 

@@ -87,11 +87,22 @@ def from_json(text: Any, table: str, key: tuple[Any, ...], **context: Any) -> di
         raise corrupt(table, key, f"it is not valid JSON ({error})", context) from error
     if not isinstance(value, dict):
         raise corrupt(table, key, "it is not a JSON object", context)
-    return decoded(value, text)
+    try:
+        return decoded(value, text)
+    except MissingContentError as error:
+        raise corrupt(table, key, str(error), context) from error
+
+
+class MissingContentError(ValueError):
+    """JSON that refers to content stored apart, which is missing or isn't what it was."""
 
 
 def decoded(value: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return a JSON object with its envelopes opened, given the text that it was read from."""
+    """Return a JSON object with its envelopes opened, given the text that it was read from.
+
+    Raises:
+        MissingContentError: If content stored apart wasn't put back in.
+    """
     if _BYTES_MARK in text or _OUR_MARK in text:
         opened: dict[str, Any] = _with_room(lambda: _opened(value))
         return opened
@@ -204,6 +215,8 @@ def _opened(value: Any) -> Any:
 
 def _from_envelope(value: dict[str, Any]) -> Any:
     kind, data = value[_OURS], value.get("data")
+    if kind == "part":
+        raise MissingContentError(f"its content {data} is missing or was altered")
     if kind == "float" and data in ("nan", "inf", "-inf"):
         return float(data)
     if kind == "dict" and isinstance(data, list) and all(map(_is_pair, data)):
@@ -219,6 +232,7 @@ def _is_pair(item: Any) -> bool:
 
 
 def _from_base64(value: dict[str, Any]) -> Any:
+    _opened(value["data"])  # content that wasn't put back in
     # Older versions stored dicts that only look like an envelope as they were.
     try:
         return base64.b64decode(value["data"], validate=True)

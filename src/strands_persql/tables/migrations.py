@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strands_persql.databases.protocol import Statement
+from strands_persql.tables import contents
 from strands_persql.tables.tables import KEYS, Tables, columns
 
 
@@ -25,7 +26,7 @@ def changes(tables: Tables, described: Sequence[Sequence[Mapping[str, Any]]]) ->
     sql: list[str] = []
     for name, found in zip(KEYS, described, strict=True):
         keys = {column["name"]: int(column["pk"]) for column in found}
-        sql += _upgrade(tables, name, keys) if keys else [_create(tables, name)]
+        sql += _upgrade(tables, name, keys) if keys else _create(tables, name)
     return sql
 
 
@@ -36,16 +37,20 @@ def missing(sql: str) -> str:
         return f"column {words[2]}.{words[5]}"
     if sql.startswith("CREATE TABLE"):
         return f"table {words[5]}"
+    if sql.startswith("CREATE TRIGGER"):
+        return f"trigger {words[5]}"
     return f"index {words[5]}" if sql.startswith("CREATE INDEX") else f"values in {words[1]}"
 
 
-def _create(tables: Tables, name: str) -> str:
+def _create(tables: Tables, name: str) -> list[str]:
     # Neither a second index nor a rowid: each would double the rows that PerSQL bills.
     definitions = ", ".join(f"{column} {kind}" for column, kind in columns(name).items())
-    return (
+    table = (
         f"CREATE TABLE IF NOT EXISTS {tables.prefix}{name}"
         f" ({definitions}, PRIMARY KEY ({', '.join(KEYS[name])})) WITHOUT ROWID"
     )
+    # In the transaction that makes the table: where it is, they are.
+    return [table, *(contents.triggers(tables) if name == "contents" else ())]
 
 
 def _upgrade(tables: Tables, name: str, found: Mapping[str, int]) -> list[str]:

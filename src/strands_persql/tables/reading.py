@@ -7,7 +7,11 @@ from typing import Any
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables import contents, leaves
 from strands_persql.tables.tables import MAX_ID, Tables
+
+FIRST_PARTS_BYTES = 8_000_000
+"""Bytes of what is stored apart that an open's one request brings."""
 
 # Rows of 0.1 have no window: it is counted out, message by message, until their next update. What
 # was removed may be more than there is; the window then begins behind the newest message.
@@ -51,7 +55,8 @@ _READ_MULTI_AGENTS = """
     SELECT a.multi_agent_id, a.version, a.write_id,
         CASE WHEN json_extract(k.value, '$.write_id') = a.write_id
             AND json_extract(k.value, '$.version') = a.version THEN NULL ELSE a.data END AS data
-    FROM {multi_agents} AS a LEFT JOIN json_each(:known) AS k ON k.key = a.multi_agent_id
+    FROM {multi_agents} AS a
+    LEFT JOIN json_each(:known_multi_agents) AS k ON k.key = a.multi_agent_id
     WHERE a.session_id = :session_id
     ORDER BY a.multi_agent_id LIMIT CAST(:agent_limit AS INTEGER)
 """
@@ -70,15 +75,30 @@ _READ_VIEWS = f"""
     ORDER BY m.agent_id, m.message_id LIMIT CAST(:message_limit AS INTEGER)
 """  # noqa: S608 - nothing but constants
 
+_READ_PARTS = contents.parts_of(
+    f"""
+    SELECT {contents.list_of("data", leaves.LIST_OF_OBJECT)} AS listed FROM ({_READ_AGENTS})
+    UNION ALL SELECT {contents.list_of("data", leaves.LIST_OF_OBJECT)} FROM ({_READ_MULTI_AGENTS})
+    UNION ALL SELECT {contents.list_of("data", leaves.LIST_OF_OBJECT)} FROM ({_READ_VIEWS})
+    UNION ALL SELECT {contents.list_of("view", leaves.LIST_OF_ARRAY)} FROM {{agents}}
+    WHERE session_id = :session_id
+    """,  # noqa: S608 - nothing but constants
+    FIRST_PARTS_BYTES,
+)
+
 
 @dataclass(frozen=True)
 class Open:
-    """What an open asks for: a session, its agents, their multi-agents and messages."""
+    """What an open asks for: a session, its agents, their multi-agents and messages.
+
+    Parts of what these rows have stored apart come along, if they aren't too many.
+    """
 
     session: Statement
     agents: Statement
     multi_agents: Statement
     messages: Statement
+    parts: Statement
 
 
 def open_session(
@@ -109,6 +129,8 @@ def open_session(
         "known": json.dumps(known),
         "session_id": session_id,
         "agent_limit": agent_limit,
+        "message_limit": message_limit,
+        "known_multi_agents": json.dumps(known_multi_agents),
     }
     return Open(
         tables.statement(
@@ -116,8 +138,9 @@ def open_session(
             session_id=session_id,
         ),
         tables.statement(_READ_AGENTS, **values),
-        tables.statement(_READ_MULTI_AGENTS, **{**values, "known": json.dumps(known_multi_agents)}),
-        tables.statement(_READ_VIEWS, **values, message_limit=message_limit),
+        tables.statement(_READ_MULTI_AGENTS, **values),
+        tables.statement(_READ_VIEWS, **values),
+        tables.statement(_READ_PARTS, **values),
     )
 
 

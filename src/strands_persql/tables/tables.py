@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from strands_persql.databases.protocol import Statement, Value
+from strands_persql.tables.leaves import Skeleton, split
 from strands_persql.tables.object_columns import OBJECT_COLUMNS, OBJECT_KEYS
 
 MAX_ID = 2**53 - 1
@@ -34,6 +36,11 @@ KEYS: dict[str, dict[str, str]] = {
     },
     "multi_agents": {"session_id": _TEXT_KEY, "multi_agent_id": _TEXT_KEY},
     "deletions": {"write_id": _TEXT_KEY},
+    "contents": {
+        "session_id": _TEXT_KEY,
+        "digest": _TEXT_KEY,
+        "place": "INTEGER NOT NULL DEFAULT 0",
+    },
     **OBJECT_KEYS,
 }
 _EXTRA: dict[str, dict[str, str]] = {
@@ -51,12 +58,22 @@ _EXTRA: dict[str, dict[str, str]] = {
 }
 # Creating writes of what was deleted, so that a late copy of one creates nothing.
 _DELETIONS = {"write_id": _TEXT_KEY, "deleted_at": "INTEGER NOT NULL DEFAULT 0"}
+# Content too large for its row, in parts; uses: on the first part, how many rows refer to it;
+# stored_at: in seconds of the database's clock
+_CONTENTS = {
+    **KEYS["contents"],
+    "data": "TEXT NOT NULL DEFAULT ''",
+    "uses": "INTEGER NOT NULL DEFAULT 0",
+    "stored_at": "INTEGER NOT NULL DEFAULT 0",
+}
 
 
 def columns(name: str) -> dict[str, str]:
     """Return a table's columns and their types, by the table's name without its prefix."""
     if name == "deletions":
         return _DELETIONS
+    if name == "contents":
+        return _CONTENTS
     if name in OBJECT_COLUMNS:
         return OBJECT_COLUMNS[name]
     return {**KEYS[name], **_COMMON, **_EXTRA[name]}
@@ -69,6 +86,11 @@ class RowData:
     data: str
     created_at: str
     updated_at: str
+
+    @cached_property
+    def skeleton(self) -> Skeleton:
+        """Its JSON as the row has it, and what is stored apart from the row."""
+        return split(self.data)
 
 
 class Tables:
@@ -120,4 +142,4 @@ class Tables:
 
 def row_values(row: RowData) -> dict[str, Any]:
     """Return a row's data and times by name, for a statement."""
-    return {"data": row.data, "created_at": row.created_at, "updated_at": row.updated_at}
+    return {"data": row.skeleton.text, "created_at": row.created_at, "updated_at": row.updated_at}
