@@ -46,7 +46,7 @@ endef
 export SMOKE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test compare upstream upstream-oldest oldest test-wheel lint format types package check \
+.PHONY: help demo serve docs test compare upstream upstream-oldest oldest test-wheel lint format types package check \
 	bench clean
 
 help:
@@ -62,6 +62,7 @@ help:
 	@echo "make types    mypy, strict, and pyright on the examples and the public interface"
 	@echo "make package  build sdist and wheel, install the wheel apart and try it"
 	@echo "make test-wheel  the tests on the built wheel, where the sources are not"
+	@echo "make docs     the site of the pages, into build/site; their code is run first"
 	@echo "make bench    the benchmarks at full size"
 	@echo "make clean    remove environments, builds and caches"
 
@@ -91,6 +92,12 @@ oldest:
 
 bench: $(VENV)/.developing engine
 	$(RUN)/python -m pytest tests/benchmarks -m benchmark -s
+
+# With what some pages' code needs, so that no page is skipped. Warnings are errors.
+docs: $(VENV)/.documenting
+	@$(RUN)/python -m pytest -q tests/unit/test_docs.py tests/unit/test_reference.py
+	@NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html is the site"
 
 lint: $(VENV)/.developing
 	$(RUN)/ruff check
@@ -158,6 +165,11 @@ $(VENV)/.developing: $(VENV)/.made pyproject.toml
 	@echo "installing strands-persql and its development tools into $(VENV)"
 	@$(PIP) -e '.[dev]' $(WITH)
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.documenting: $(VENV)/.developing
+	@echo "installing what the pages and their site need into $(VENV)"
+	@$(PIP) -e '.[dev,docs]' $(WITH)
+	@touch $@
 
 $(VENV)/.upstream: $(VENV)/.developing
 	@echo "installing what Strands' tests need into $(VENV)"

@@ -64,7 +64,7 @@ def persql_error(error: BaseException | None) -> PerSQLError | None:
     Returns:
         The first error of this package on the way to the cause, or None if there is none.
 
-    Example:
+    Examples:
         >>> try:
         ...     agent("Hello.")
         ... except Exception as error:

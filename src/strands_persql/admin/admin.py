@@ -46,7 +46,7 @@ class SessionAdmin:
         table_prefix: What the tables' names begin with.
         retry: How long failed requests are tried again, or None for the default policy.
 
-    Example:
+    Examples:
         >>> from strands_persql import LocalDatabase
         >>> admin = SessionAdmin(LocalDatabase("agents.db"))
         >>> admin.export_archive("agents.jsonl").sessions

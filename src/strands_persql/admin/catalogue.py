@@ -144,7 +144,15 @@ class AgentSummary:
 
 @dataclass(frozen=True)
 class MultiAgentSummary:
-    """A graph or swarm in the catalogue: its id, its version, its times and its state."""
+    """A graph or swarm in the catalogue.
+
+    Attributes:
+        multi_agent_id: Its id.
+        version: 1 when it was created, and one more for each update.
+        created_at: When it was created, in ISO format.
+        updated_at: When it was last updated.
+        state: Its state, as Strands restores it, or None where it can't be read.
+    """
 
     multi_agent_id: str
     version: int

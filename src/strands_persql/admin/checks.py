@@ -27,7 +27,13 @@ _PAGE_BYTES = 2_000_000
 
 @dataclass(frozen=True)
 class CheckProgress:
-    """How far a check is: the session that it is at, and what it has read."""
+    """How far a check is.
+
+    Attributes:
+        session_id: The session that it is at.
+        sessions: How many sessions it has read.
+        messages: How many messages.
+    """
 
     session_id: str
     sessions: int

@@ -33,6 +33,7 @@ class Finding:
         message_id: The message that it begins with, or None where it isn't about one.
         what: What was found.
         repair: What `repair` does about it, or None where nothing can be done.
+        statements: How it is done.
     """
 
     kind: FindingKind

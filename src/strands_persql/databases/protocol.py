@@ -32,7 +32,15 @@ class Database(Protocol):
     """
 
     def query(self, sql: str, params: Sequence[Value] = ..., /) -> Result:
-        """Run one statement, committed by itself."""
+        """Run one statement, committed by itself.
+
+        Args:
+            sql: The statement, with ``?`` for each value.
+            params: The values, at most 100.
+
+        Returns:
+            Its result.
+        """
         ...
 
     def batch(

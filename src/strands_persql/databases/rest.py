@@ -27,7 +27,7 @@ class RestClient:
 
     Close it, or use it as a context manager. After a fork the child connects anew by itself.
 
-    Example:
+    Examples:
         >>> with RestClient(token) as client:
         ...     database = client.database("acme/agent-state")
         ...     database.query("SELECT ? AS answer", [42])["data"]

@@ -204,19 +204,10 @@ class Gateway:
                 batch.statements,
                 writes=writes,
                 attempt=len(failures) + 1,
+                may_lack_tables=may_lack_tables,
                 **context,
             ) as trip:
-                try:
-                    results = self.database.batch(batch.statements, **options)
-                except Exception as error:
-                    failures.append(classify(error))
-                    trip.failed(error, failures[-1], may_lack_tables=may_lack_tables)
-                    raise
-                results = results_of(results)
-                usage = usage_of(results)
-                self.count(**usage)
-                trip.used(usage)
-            return [rows_of(result) for result in results]
+                return self._ask(batch, options, failures, trip)
 
         def before_retry(error: BaseException, wait_s: float) -> None:
             self.count(retries=1)
@@ -232,6 +223,21 @@ class Gateway:
                 **context,
             )
         return Answer(rows, any(failure.may_have_applied for failure in failures))
+
+    def _ask(
+        self, batch: Batch, options: dict[str, Any], failures: list[Failure], trip: RoundTrip
+    ) -> list[list[Row]]:
+        try:
+            results = self.database.batch(batch.statements, **options)
+        except Exception as error:
+            failures.append(classify(error))
+            trip.failed(error, failures[-1])
+            raise
+        results = results_of(results)
+        usage = usage_of(results)
+        self.count(**usage)
+        trip.used(usage)
+        return [rows_of(result) for result in results]
 
     def _schema_error(
         self, error: Exception, context: _Context, changes: Sequence[str]

@@ -111,6 +111,7 @@ class RoundTrip:
         statements: What is sent.
         writes: Whether any of them may change something.
         attempt: 1 for the first try of a request, one more for each further one.
+        may_lack_tables: Whether missing tables are no failure, for they are made then.
         session_id: The session that it is about.
         agent_id: The agent that it is about.
     """
@@ -122,6 +123,7 @@ class RoundTrip:
         *,
         writes: bool,
         attempt: int,
+        may_lack_tables: bool,
         session_id: str | None,
         agent_id: str | None,
     ) -> None:
@@ -130,6 +132,7 @@ class RoundTrip:
         self._span = _tracer.start_span(
             name, kind=trace.SpanKind.CLIENT, attributes=self._attributes
         )
+        self._may_lack_tables = may_lack_tables
         self._token: object = None
         self._error: dict[str, str] | None = None
         if self._span.is_recording():
@@ -153,15 +156,9 @@ class RoundTrip:
         if self._span.is_recording():
             self._span.set_attributes({f"strands_persql.{k}": v for k, v in usage.items()})
 
-    def failed(self, error: Exception, failure: Failure, *, may_lack_tables: bool) -> None:
-        """Note a failure by its class and code, for its text may quote what was stored.
-
-        Args:
-            error: What was raised.
-            failure: The same, sorted.
-            may_lack_tables: Whether missing tables are no failure, for they are made then.
-        """
-        if may_lack_tables and failure.cause is Cause.SCHEMA:
+    def failed(self, error: Exception, failure: Failure) -> None:
+        """Note a failure by its class and code, for its text may quote what was stored."""
+        if self._may_lack_tables and failure.cause is Cause.SCHEMA:
             self._error = {}
             if self._span.is_recording():
                 self._span.set_attribute("strands_persql.tables_missing", True)

@@ -15,7 +15,7 @@ def one_line(text: str, limit: int = MAX_TEXT) -> str:
         text: What somebody else has written.
         limit: The most characters to keep.
 
-    Example:
+    Examples:
         >>> one_line("ok\nERROR \x1b[2J\u202eforged")
         'ok ERROR \\x1b[2J\\u202eforged'
     """

@@ -195,7 +195,19 @@ class PerSQLSessionManager(RepositorySessionManager):
         retry: RetryPolicy | None = None,
         read_only: bool = False,
     ) -> _Self:
-        """Do what the constructor does, without blocking the event loop."""
+        """Do what the constructor does, without blocking the event loop.
+
+        Args:
+            session_id: The session.
+            database: As for the constructor, like all that follows.
+            table_prefix: What the names of the tables begin with.
+            commit: When messages are stored.
+            max_staleness: How old, in seconds, what is remembered may be.
+            on_conflict: What happens when another writer came first.
+            repository: A repository to share, in place of a database.
+            retry: How long failed requests are tried again.
+            read_only: Whether nothing is stored.
+        """
         return await in_thread(
             cls,
             session_id,

@@ -157,6 +157,9 @@ class PerSQLStorage:
     async def list(self, query: str = "") -> builtins.list[str]:
         """Return the keys that begin with a prefix, sorted; `keys` yields them without a list.
 
+        Args:
+            query: The prefix.
+
         Raises:
             StorageError: If the prefix is invalid, or the keys can't be read.
         """
@@ -203,6 +206,9 @@ class PerSQLStorage:
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
         """Yield the keys that begin with a prefix, sorted, and hold no more than a page of them.
+
+        Args:
+            prefix: The prefix.
 
         Raises:
             StorageError: If the prefix is invalid, or the keys can't be read.

@@ -94,6 +94,12 @@ class ScriptedModel(Model):
     ) -> NoReturn:
         """Refuse: a script has no structured output.
 
+        Args:
+            output_model: Not looked at.
+            prompt: Not looked at.
+            system_prompt: Not looked at.
+            **kwargs: Not looked at.
+
         Raises:
             NotImplementedError: Always.
         """
