@@ -11,11 +11,12 @@ from strands.hooks.events import BeforeNodeCallEvent
 from strands.multiagent import GraphBuilder, Swarm
 from strands.multiagent.base import Status
 
-from strands_persql import PerSQLSessionManager
+from strands_persql import PerSQLError, PerSQLSessionManager, persql_error
 from strands_persql.testing import Reply, ScriptedModel, ToolCall
 from tests.contract.agents import answers, outcome, paying, race, refused
-from tests.support.backends import Backend
+from tests.support.backends import NEVER, Backend
 from tests.support.conversation import said
+from tests.support.faults import Switch
 
 pytestmark = pytest.mark.backends("memory")
 
@@ -154,3 +155,16 @@ def test_of_groups_that_are_answered_at_once_one_goes_on(backend: Backend, kind:
     assert sorted(map(str, outcomes)) == ["ConflictError"] * 7 + ["done"]
     assert sum(team.calls() for team in teams) == 1
     assert [team.paid for team in teams if team.paid] == [["Ada"]] * ("node" in kind)
+
+
+@groups
+def test_a_claim_whose_answer_was_lost_is_made_again(backend: Backend, kind: str) -> None:
+    """Who lost the answer to its claim is told so in our words, and goes on when it tries again."""
+    _, prompt = stopped(backend, kind)
+    switch = Switch(backend.database)
+    team = opened(backend, kind, "Done.", repository=backend.repository(switch, retry=NEVER))
+    switch.next = ["lost_answer"]
+    with pytest.raises(Exception, match="known") as caught:
+        team.group(prompt)
+    assert isinstance(persql_error(caught.value), PerSQLError)
+    assert team.group(prompt).status == Status.COMPLETED

@@ -9,7 +9,7 @@ import pytest
 from strands.hooks import AfterToolCallEvent
 
 from strands_persql.errors import PerSQLError
-from strands_persql.testing import Fault, Redact, ToolCall
+from strands_persql.testing import Fault, InterceptingDatabase, Redact, ToolCall
 from tests.contract.agents import (
     Scene,
     both,
@@ -153,3 +153,54 @@ def test_a_message_that_left_memory_is_redacted(backend: Backend) -> None:
     manager.sync_agent(agent)
     assert "SECRET" not in str(backend.dump())
     assert "[gone]" in str(backend.dump())
+
+
+@both
+@pytest.mark.parametrize("fault", [None, "lost_answer"])
+def test_a_redaction_while_an_edit_is_on_its_way(
+    backend: Backend, commit: str, fault: Fault | None
+) -> None:
+    """A redaction made while an edit's round trip is under way, or its answer lost, is stored."""
+    scene = Scene(backend, commit, unmanaged)
+    switch = Switch(backend.database)
+    database = InterceptingDatabase(switch)
+    repository = backend.repository(database, retry=NEVER)
+    manager = backend.manager(repository=repository, commit=commit)
+    agent = scene.open("Hi.", manager=manager)
+    agent("Hello.")
+
+    def redact_now(*_: Any) -> None:
+        database.after = None
+        agent.messages[-1]["content"] = [{"text": "[gone]"}]
+
+    agent.messages[-1]["content"] = [{"text": "The SECRET."}]
+    if fault is None:
+        database.after = redact_now
+    switch.next = [fault]
+    with contextlib.suppress(PerSQLError):
+        manager.sync_agent(agent)
+    if fault is not None:
+        redact_now()
+    manager.redact_latest_message(agent.messages[-1], agent)
+    assert "SECRET" not in str(backend.dump())
+    assert agent.messages == scene.open().messages
+
+
+@both
+def test_an_edit_while_another_edit_is_on_its_way(backend: Backend, commit: str) -> None:
+    """What is edited once more while its edit is being stored is stored with the next write."""
+    scene = Scene(backend, commit, unmanaged)
+    database = InterceptingDatabase(backend.database)
+    manager = backend.manager(repository=backend.repository(database), commit=commit)
+    agent = scene.open("Hi.", manager=manager)
+    agent("Hello.")
+
+    def edit_again(*_: Any) -> None:
+        database.after = None
+        agent.messages[-1]["content"] = [{"text": "second"}]
+
+    agent.messages[-1]["content"] = [{"text": "first"}]
+    database.after = edit_again
+    manager.sync_agent(agent)
+    manager.sync_agent(agent)
+    assert said(scene.open().messages)[-1] == "second"

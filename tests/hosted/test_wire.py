@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from strands_persql import RestClient, RestDatabase, RestError
+from strands_persql import PerSQLSessionManager, RestClient, RestDatabase, RestError
 from tests.support.servers import (
     CERTIFICATE,
     RawServer,
@@ -549,6 +549,22 @@ def test_no_frame_of_a_failed_construction_holds_the_token(options: dict[str, An
     shown = "".join(f"{frame.locals}" for frame in ours)
     assert TOKEN not in shown
     assert "<RestClient not made>" in shown
+
+
+@pytest.mark.parametrize(
+    "options", [{"base_url": "http://api.persql.com"}, {"database": "a database"}, {"commit": "no"}]
+)
+def test_no_frame_of_a_manager_that_could_not_be_made_holds_the_token(
+    options: dict[str, Any],
+) -> None:
+    """What reports the variables where ``from_token`` failed shows no token, and fails nowhere."""
+    arguments = {"session_id": "s", "token": TOKEN, "database": "acme/db", **options}
+    with pytest.raises(ValueError, match=r"base_url|database|commit") as caught:
+        PerSQLSessionManager.from_token(**arguments)
+    told = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    ours = [frame for frame in told.stack if "strands_persql" in frame.filename]
+    assert ours
+    assert TOKEN not in "".join(f"{frame.locals}" for frame in ours)
 
 
 def test_no_frame_of_a_bad_token_holds_it() -> None:

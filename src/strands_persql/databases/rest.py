@@ -133,6 +133,7 @@ class RestDatabase:
 
     def __init__(self, connections: "Connections", name: str) -> None:
         """Initialize; use `RestClient.database`."""
+        self._where = "not made"  # for reports of a bad name
         path = database_path(name, connections.token)
         self.name = name
         self._connections = connections

@@ -113,6 +113,11 @@ class MessageUpdate:
     write_id: str
     row: RowData
 
+    @property
+    def is_redaction(self) -> bool:
+        """Whether it applies to any version of the message."""
+        return self.version is None
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -146,8 +151,8 @@ class ChangeSet:
         turn: The turn that the messages belong to.
         first: An id that none of the turn's stored messages is before, or None if it has none.
         complete_to: Up to which id the writer knows all messages that the agent works with.
-        is_alone: Whether it applies only if no message is beyond ``complete_to``, for it says
-            ids of the messages that it stores.
+        needs_exact_ids: Whether it applies only if nobody else has stored a message beyond
+            ``complete_to``: its view names the ids that its own messages are to have.
         asks_foreign: Whether to read other turns' messages too.
     """
 
@@ -163,7 +168,7 @@ class ChangeSet:
     turn: str = ""
     first: int | None = None
     complete_to: int = -1
-    is_alone: bool = False
+    needs_exact_ids: bool = False
     asks_foreign: bool = False
 
 

@@ -180,14 +180,14 @@ class Committer:
         """Return the condition under which messages are stored."""
         is_refused = self._swaps.on_conflict == "raise"
         edits_with_row = bool(change.updates) and row is not None
-        if is_refused or change.is_alone or edits_with_row:
+        if is_refused or change.needs_exact_ids or edits_with_row:
             condition = preconditions.agent_is(base.origin, base.version)
         elif change.first is not None:
             # Messages that move must be in the open end of the view, whoever has written it.
             condition = preconditions.agent_is(base.origin, base.version, plain_from=change.first)
         else:
             condition = preconditions.agent_is(base.origin)
-        if change.is_alone or (is_refused and change.messages):
+        if change.needs_exact_ids or (is_refused and change.messages):
             # Messages of the turn itself may be beyond it by then: the batch stores them.
             condition &= preconditions.nothing_after(change.complete_to, change.turn)
         if change.claim is not None:
@@ -236,7 +236,7 @@ class Committer:
                     row=message.row,
                     write_id=message.write_id,
                     complete_to=change.complete_to,
-                    message_id=message.message_id if change.is_alone else None,
+                    message_id=message.message_id if change.needs_exact_ids else None,
                     precondition=precondition,
                 )
             )
@@ -283,7 +283,7 @@ class Committer:
         if row is None:
             return
         # The row's own version and origin are conditions of the update anyway.
-        has_more = self._swaps.on_conflict == "raise" or change.is_alone or change.claim
+        has_more = self._swaps.on_conflict == "raise" or change.needs_exact_ids or change.claim
         batch.run(
             updating.update_agent(
                 self._tables,

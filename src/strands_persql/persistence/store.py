@@ -288,7 +288,7 @@ class SessionStore:
         key = change.key
         with self.lock(key):
             if in_doubt is None:
-                base = self._caught_up(change, base)
+                base = self._base_from_cache(change, base)
             try:
                 stored, result = self._committer.commit(change, base, rebase, in_doubt)
             except BaseException:
@@ -310,7 +310,7 @@ class SessionStore:
             )
         return result
 
-    def _caught_up(self, change: ChangeSet, base: MergeBase) -> MergeBase:
+    def _base_from_cache(self, change: ChangeSet, base: MergeBase) -> MergeBase:
         """Return a base that another writer of this process has advanced, before a race is run."""
         entry = self.cache.get(change.key.session_id)
         seen = None if entry is None else entry.agents.get(change.key.agent_id)

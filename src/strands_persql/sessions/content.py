@@ -67,7 +67,7 @@ class AgentContent:
         text = self._codec.content(self._key, fields)
         return text, decoded_text(text)
 
-    def stored(self, text: str) -> None:
+    def note_stored(self, text: str) -> None:
         """Note what the row has now."""
         self._stored_text = text
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from strands_persql.persistence.changes import (
     MAX_STATEMENTS,
@@ -14,6 +14,7 @@ from strands_persql.persistence.changes import (
 )
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
+from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions import upstream
 from strands_persql.sessions.content import AgentContent
@@ -52,6 +53,20 @@ class Plan:
         return self.is_retry or self.claim is not None
 
 
+class SentUpdate(NamedTuple):
+    """A message that is updated, as it was when it was encoded: it may change on the way.
+
+    Attributes:
+        entry: The message.
+        copy: Its content.
+        update: The update of its row.
+    """
+
+    entry: HistoryEntry
+    copy: Any
+    update: MessageUpdate
+
+
 @dataclass(frozen=True)
 class Draft:
     """A change set, with what it was made of.
@@ -71,7 +86,7 @@ class Draft:
     wanted: list[Entry] | None = None
     text: str | None = None
     pending: Sequence[HistoryEntry] = ()
-    updated: Sequence[HistoryEntry] = ()
+    updated: Sequence[SentUpdate] = ()
     is_last: bool = True
 
 
@@ -149,7 +164,7 @@ class Drafter:
             wanted, view = self._wanted_view(shown, portion, base.view)
         if not (portion.is_moving or portion.updated or content or view):
             return None
-        turn = self._turns.current
+        updated = [self._sent_update(one, plan) for one in portion.updated]
         asks_foreign = plan.asks_foreign or (bool(portion.pending) and asks_with_messages)
         change = ChangeSet(
             plan.id,
@@ -157,15 +172,15 @@ class Drafter:
             content=content,
             view=view,
             messages=[PendingMessage(e.write_id, e.row, portion.ids[e]) for e in portion.pending],
-            updates=[self._update(one, plan) for one in portion.updated],
+            updates=[one.update for one in updated],
             claim=plan.claim,
             turn=self._turns.current_id,
-            first=None if turn is None else turn.first_id,
+            first=self._turns.current_first_id,
             complete_to=self._history.complete_to,
-            is_alone=self._is_alone(portion, view, base.view),
+            needs_exact_ids=self._needs_exact_ids(portion, view, base.view),
             asks_foreign=asks_foreign,
         )
-        return Draft(change, shown, wanted, text, portion.pending, portion.updated, portion.is_last)
+        return Draft(change, shown, wanted, text, portion.pending, updated, portion.is_last)
 
     def _portion(self, plan: Plan, entries: Sequence[Entry], agent: Any) -> _Portion:
         """Return as many messages and updates of messages as one change set takes."""
@@ -178,7 +193,7 @@ class Drafter:
         is_last = has_all_messages and len(taken) == len(updated)
         return _Portion(pending, taken, ids, newest, is_moving, is_last)
 
-    def _is_alone(self, portion: _Portion, view: View | None, stored: View) -> bool:
+    def _needs_exact_ids(self, portion: _Portion, view: View | None, stored: View) -> bool:
         """Whether the change set says ids, so that nothing may come between."""
         says_ids = portion.is_moving or view is not None
         return says_ids and not self._holds_any_append(view or stored, portion.ids)
@@ -211,13 +226,15 @@ class Drafter:
             one for one in found if isinstance(one, HistoryEntry) and one.message_id is not None
         ]
 
-    def _update(self, entry: HistoryEntry, plan: Plan) -> MessageUpdate:
+    def _sent_update(self, entry: HistoryEntry, plan: Plan) -> SentUpdate:
         record = entry.record
         assert record is not None
         assert entry.message_id is not None
+        # Copied before it is encoded: what changes in between is then noticed, and stored again.
+        copy = copy_containers(entry.message)
         record.updated_at = now()
         may_move = entry.turn == self._turns.current_id and entry.turn and entry.write_id
-        return MessageUpdate(
+        update = MessageUpdate(
             first=entry.message_id,
             last=MAX_ID if may_move else entry.message_id,
             message_write=entry.write_id,
@@ -225,6 +242,7 @@ class Drafter:
             write_id=plan.id,
             row=self._codec.message(self._key, record),
         )
+        return SentUpdate(entry, copy, update)
 
     # -- the view ------------------------------------------------------------------------------
 

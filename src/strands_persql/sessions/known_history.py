@@ -57,7 +57,7 @@ class KnownHistory:
     def load(self, view: View, rows: Sequence[StoredMessage], last_id: int) -> None:
         """Take all rows of a view."""
         self._add(rows)
-        self._has_loaded(view)
+        self._note_loaded(view)
         self.complete_to = last_id
 
     def learn(self, rows: Sequence[StoredMessage]) -> None:
@@ -92,14 +92,14 @@ class KnownHistory:
             del self._entries[entry.key]
             self._remove_id(entry.message_id)
         self.learn(rows)
-        self._has_loaded(view)
+        self._note_loaded(view)
         return gone
 
-    def is_complete(self, view: View) -> None:
+    def note_complete(self, view: View) -> None:
         """Know that all messages that a view has were read by now."""
         self.complete_to = max(self.newest, view.start - 1)
 
-    def _has_loaded(self, view: View) -> None:
+    def _note_loaded(self, view: View) -> None:
         self._loaded = [one for one in view.head if not isinstance(one, str)]
         self._loaded.append((view.start, MAX_ID))
 
@@ -263,7 +263,7 @@ class KnownHistory:
             known.append(newest)
         return build_view([one for one in items if one is not None], known, self._loaded)
 
-    def knows_extra(self, entry: ViewEntry) -> None:
+    def note_extra(self, entry: ViewEntry) -> None:
         """Know a message that is in the view alone, by its JSON."""
         self._extras[entry.json] = entry
 

@@ -15,6 +15,7 @@ from strands.types.session import Session, SessionMessage, SessionType
 
 from strands_persql.databases.protocol import Database
 from strands_persql.databases.rest import RestClient
+from strands_persql.databases.secret import secret
 from strands_persql.errors import PerSQLError
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.persistence.cached import CachedAgent, CachedSession
@@ -162,8 +163,8 @@ class PerSQLSessionManager(RepositorySessionManager):
             retry: How long failed requests are tried again.
             read_only: Whether nothing is stored.
         """
+        token = token if callable(token) else secret(token)  # no variable shows it from here on
         client = RestClient(token) if base_url is None else RestClient(token, base_url=base_url)
-        del token  # from this frame, which reporters may show
         try:
             manager = cls(
                 session_id,

@@ -56,16 +56,8 @@ class MultiAgentStates:
                 f"multi-agent {multi_agent_id!r} was not initialized with session"
                 f" {self._session.session_id!r}; give it this session manager when it is made"
             ) from None
-        if text == stored:
-            return
-        time = now()
-        row = RowData(text, time, time)
-        try:
-            version = self._updates.replace_multi_agent(self._key(multi_agent_id), row, version)
-        except InDoubtError as error:
-            self._stored[multi_agent_id] = (stored, error.request.doubted_version)
-            raise error.error from error
-        self._stored[multi_agent_id] = (text, version)
+        if text != stored:
+            self._replace(multi_agent_id, text, stored, version)
 
     def claim(self, source: Any) -> None:
         """Claim a graph or swarm that has stopped for answers: one writer goes on with it.
@@ -74,12 +66,25 @@ class MultiAgentStates:
             ConflictError: If another writer has gone on with it.
         """
         stored, version = self._stored[source.id]
+        self._replace(source.id, stored, stored, version, is_claim=True)
+
+    def _replace(
+        self,
+        multi_agent_id: str,
+        text: str,
+        stored: str,
+        version: RowVersion,
+        *,
+        is_claim: bool = False,
+    ) -> None:
         time = now()
-        row = RowData(stored, time, time)
-        version = self._updates.replace_multi_agent(
-            self._key(source.id), row, version, is_claim=True
-        )
-        self._stored[source.id] = (stored, version)
+        row, key = RowData(text, time, time), self._key(multi_agent_id)
+        try:
+            version = self._updates.replace_multi_agent(key, row, version, is_claim=is_claim)
+        except InDoubtError as error:
+            self._stored[multi_agent_id] = (stored, error.request.doubted_version)
+            raise error.error from error
+        self._stored[multi_agent_id] = (text, version)
 
     def _key(self, multi_agent_id: str) -> AgentKey:
         return AgentKey(self._session.session_id, multi_agent_id)

@@ -50,8 +50,8 @@ class PendingChanges:
             TooLargeError: If no row can hold it.
         """
         assert entry.record is not None
-        row = self._codec.message(self._key, entry.record)
-        entry.data, entry.copy = row.data, copy_containers(entry.message)
+        copy = copy_containers(entry.message)  # first: what changes in between is noticed then
+        entry.data, entry.copy = self._codec.message(self._key, entry.record).data, copy
 
     @property
     def is_full(self) -> bool:
@@ -76,11 +76,14 @@ class PendingChanges:
             entry.redact(redacted)
         self.redacted += entries
 
-    def were_appended(self, entries: Sequence[HistoryEntry]) -> None:
+    def note_appended(self, entries: Sequence[HistoryEntry]) -> None:
         """Note that messages have rows now."""
         stored = set(entries)
         self.messages = [one for one in self.messages if one not in stored]
+        self.redacted = [
+            one for one in self.redacted if one not in stored or one.copy != one.message
+        ]
 
-    def were_updated(self, entries: Sequence[HistoryEntry]) -> None:
-        """Note that the rows of messages have their content now."""
-        self.redacted = [one for one in self.redacted if one not in entries]
+    def note_redacted(self, entry: HistoryEntry) -> None:
+        """Note that a message's row has its redaction now."""
+        self.redacted = [one for one in self.redacted if one is not entry]

@@ -80,6 +80,11 @@ class Turns:
         return "" if self.current is None else self.current.turn_id
 
     @property
+    def current_first_id(self) -> int | None:
+        """The id of the first message of the turn under way, or None where none is stored."""
+        return None if self.current is None else self.current.first_id
+
+    @property
     def latest_id(self) -> str:
         """The id of the turn under way or else of the last one, or nothing."""
         latest = self.current or self.last

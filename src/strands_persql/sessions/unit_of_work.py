@@ -14,7 +14,6 @@ from strands_persql.persistence.committer import Request
 from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.locks import AgentLock
 from strands_persql.persistence.store import SessionStore
-from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.sessions import upstream
 from strands_persql.sessions.content import AgentContent, bring_in, waiting_turns
@@ -221,7 +220,7 @@ class UnitOfWork:
         """
         with self.lock:
             self._check_fence()
-            found, content = self._view.find_redacted(redacted, agent)
+            found, content = self._view.take_redaction(redacted, agent)
             self._pending.redact(found, content)
             return bool(found) or self._pending.latest is not None
 
@@ -291,7 +290,7 @@ class UnitOfWork:
         if draft is None or draft.change.view is None or not self._is_behind:
             return draft
         try:
-            self._catch_up(agent)
+            self._read_missed(agent)
         except BaseException:
             self._has_failed = True
             raise
@@ -310,7 +309,7 @@ class UnitOfWork:
         def rebase(change: ChangeSet, result: CommitResult) -> tuple[ChangeSet, MergeBase]:
             nonlocal current
             self._in_doubt = None
-            self._absorb(agent, current, result)
+            self._take_result(agent, current, result)
             again = self._draft_to_send(agent, replace(plan, is_retry=True))
             current = again or Draft(ChangeSet(change.id, change.key, turn=change.turn))
             return current.change, self._base
@@ -329,11 +328,11 @@ class UnitOfWork:
                 self._fence = error
             raise
         self._in_doubt = None
-        self._absorb(agent, current, result)
+        self._take_result(agent, current, result)
         if self._is_behind and self._turns.is_invoked:
-            self._catch_up(agent)
+            self._read_missed(agent)
 
-    def _catch_up(self, agent: Any) -> None:
+    def _read_missed(self, agent: Any) -> None:
         """Read what others have changed in the history and the view."""
         change = ChangeSet(
             new_id(),
@@ -343,7 +342,7 @@ class UnitOfWork:
             asks_foreign=True,
         )
         result = self._store.read_others(change, self._base)
-        self._absorb(agent, Draft(change), result)
+        self._take_result(agent, Draft(change), result)
 
     def _check_fence(self) -> None:
         if self._fence is not None:
@@ -351,7 +350,7 @@ class UnitOfWork:
 
     # -- reading what became of it -------------------------------------------------------------
 
-    def _absorb(self, agent: Any, draft: Draft, result: CommitResult) -> None:
+    def _take_result(self, agent: Any, draft: Draft, result: CommitResult) -> None:
         """Take in how things are after a change set was stored, or refused."""
         change, before = draft.change, self._base
         self._base = result.base
@@ -370,7 +369,7 @@ class UnitOfWork:
         elif has_moved:
             self._view.read_again(self._base.view)
         if change.asks_foreign:
-            self._history.is_complete(result.base.view)
+            self._history.note_complete(result.base.view)
         if result.has_foreign_state:
             self._bring_in_state(agent, before.own if change.content is None else change.content)
 
@@ -401,9 +400,9 @@ class UnitOfWork:
         for entry in new:
             entry.store_at(result.ids[entry.write_id])
             self._history.add(entry)
-        self._pending.were_appended(new)
+        self._pending.note_appended(new)
         if draft.wanted is None or not result.is_applied:
-            self._view.were_appended(new)
+            self._view.note_appended(new)
         if new and not self._history.extend(new, has_moved=has_moved):
             self._asks_foreign = True
         return has_moved
@@ -411,15 +410,16 @@ class UnitOfWork:
     def _settle(self, draft: Draft) -> None:
         """Note that all of a change set is stored."""
         if draft.text is not None:
-            self._content.stored(draft.text)
-        for entry in draft.updated:
+            self._content.note_stored(draft.text)
+        for entry, copy, update in draft.updated:
             entry.version += 1
-            entry.copy = copy_containers(entry.message)
-        self._pending.were_updated(draft.updated)
+            entry.copy = copy
+            if update.is_redaction and copy == entry.message:
+                self._pending.note_redacted(entry)
         claim, turn = draft.change.claim, self._turns.current
         if claim is not None and turn is not None and turn.last is not None:
             turn.last.claim = draft.change.id
-        self._view.was_stored(draft.wanted, draft.shown)
+        self._view.note_stored(draft.wanted, draft.shown)
 
     def _bring_in_state(self, agent: Any, had: dict[str, Any]) -> None:
         """Set what others have changed on the agent's state."""

@@ -115,7 +115,7 @@ class WorkingView:
         in_memory = set(map(id, agent.messages))
         return any(id(one.message) not in in_memory for one in replaced)
 
-    def find_redacted(self, redacted: Message, agent: Any) -> tuple[list[HistoryEntry], Message]:
+    def take_redaction(self, redacted: Message, agent: Any) -> tuple[list[HistoryEntry], Message]:
         """Return what an agent has redacted, and the object that holds the new content.
 
         That is a message each time that it was said, or the latest one where it is not known.
@@ -198,17 +198,17 @@ class WorkingView:
             if not entry.json or entry.copy != entry.message:
                 entry.json = to_json(entry.message, "message", **self._key.context)
                 entry.copy = copy_containers(entry.message)
-                self._history.knows_extra(entry)
+                self._history.note_extra(entry)
         return {one.json for one in extras} <= set(view.head)
 
     # -- what was stored -----------------------------------------------------------------------
 
-    def were_appended(self, entries: Sequence[HistoryEntry]) -> None:
+    def note_appended(self, entries: Sequence[HistoryEntry]) -> None:
         """Note that messages have rows now, at the view's end."""
         self._stored += entries
         self._agreed += [one for one in entries if one.was_in_memory]
 
-    def was_stored(self, wanted: list[Entry] | None, shown: list[Entry] | None) -> None:
+    def note_stored(self, wanted: list[Entry] | None, shown: list[Entry] | None) -> None:
         """Note that the row has what it was to have.
 
         Args:
