@@ -84,7 +84,7 @@ def test_an_empty_list_says_so(place: Place) -> None:
     """Where there is no session, nothing is printed but a note."""
     terminal, _ = place
 
-    assert terminal.run("list").err == "There is no session.\n"
+    assert terminal.run("list").err == "There are no sessions.\n"
     assert terminal.run("list", "--json").json == {"sessions": [], "next": None}
 
 
@@ -683,7 +683,7 @@ def test_a_session_is_followed(shell: Place) -> None:
         repository.update_message("s", "a", message)
         _read_until(process, "message 0 was redacted")
         backend.raw("UPDATE strands_messages SET message_id = 9 WHERE message_id = 7")
-        _read_until(process, "message 7 is 9 now: its turn went on")
+        _read_until(process, "message 7 is 9 now: its turn continued")
     finally:
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
@@ -709,7 +709,7 @@ def test_following_needs_one_agent(shell: Place) -> None:
     ran = terminal.run("show", "s", "--follow")
 
     assert ran.code == output.USAGE
-    assert "choose whom to follow" in ran.err
+    assert "choose an agent to follow" in ran.err
 
 
 def test_the_extra_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -96,7 +96,7 @@ def test_attempts_that_are_none(attempts: Any) -> None:
 
 def test_a_token_in_the_place_of_a_name() -> None:
     """Where token and name are mixed up the error says so, and shows neither."""
-    with pytest.raises(ValueError, match="swap them") as caught:
+    with pytest.raises(ValueError, match="are swapped") as caught:
         PerSQLSessionManager.from_token("s", "acme/agent-state", "psql_live_secret")
     assert "secret" not in str(caught.value)
 

@@ -146,7 +146,7 @@ def delete(where: Place, output: Output, sessions: _Sessions) -> None:
 def erase(where: Place, output: Output, sessions: _Sessions) -> None:
     """Delete sessions so that no byte of them is left, and say what they were.
 
-    A local file is written anew, which takes as long as it is large.
+    A local file is rewritten, which takes longer the larger it is.
 
     Examples:
     [bold]strands-persql erase user-42 --yes --local agents.db[/bold]

@@ -42,7 +42,7 @@ def list_sessions(
     starts_with: Annotated[
         str, typer.Argument(help="What the ids begin with.", show_default=False)
     ] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at the most.")] = 100,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 100,
     after: Annotated[
         str | None,
         typer.Option("--after", help="Go on behind this one: what the list before ended with."),
@@ -70,7 +70,7 @@ def list_sessions(
         output.document({"sessions": sessions, "next": page.next})
         return
     if not page.items:
-        output.note("There is no session.")
+        output.note("There are no sessions.")
         return
     with output.pages() as console:
         console.print(_sessions_table(page.items, counts=counts))

@@ -181,7 +181,7 @@ def _write_page(shown: _Shown, path: Path, *, is_whole: bool) -> None:
 def _follow(shown: _Shown, output: Output, interval: float) -> None:
     if len(shown.agents) != 1:
         names = ", ".join(one_line(one.agent_id) for one in shown.agents)
-        raise WrongUsageError(f"choose whom to follow with --agent: {names or 'nobody is there'}")
+        raise WrongUsageError(f"choose an agent to follow with --agent: {names or 'there is none'}")
     (agent,) = shown.agents
     if not output.json:
         output.console.print(terminal.agent_heading(shown.session_id, agent))
@@ -227,7 +227,7 @@ class _Followed:
                 yield entry
             else:
                 self._note(
-                    f"message {known.message_id} is {entry.message_id} now: its turn went on"
+                    f"message {known.message_id} is {entry.message_id} now: its turn continued"
                 )
 
     def _tell_changes(self) -> None:

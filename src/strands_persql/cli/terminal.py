@@ -42,7 +42,7 @@ def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
 
 
 def agent_heading(session_id: str, agent: AgentSummary) -> RenderableType:
-    """Return what stands before an agent's transcript."""
+    """Return what comes before an agent's transcript."""
     title = Text.assemble(
         (one_line(session_id), "bold"), " / ", (one_line(agent.agent_id), "bold magenta")
     )
@@ -190,7 +190,7 @@ def _cut(text: str) -> str:
 
 
 def agent_state(agent: AgentSummary) -> Iterator[RenderableType]:
-    """Yield what stands behind an agent's transcript: its states."""
+    """Yield what comes after an agent's transcript: its states."""
     for title, value in (
         ("state", agent.state),
         ("conversation manager", agent.conversation_manager),

@@ -82,7 +82,7 @@ def database_path(name: Any, token: Token) -> str:
         ValueError: If the name isn't of that form.
     """
     if any(map(_is_name, token.known)) and not _is_name(name):
-        raise ValueError("the token and the database's name stand in each other's place: swap them")
+        raise ValueError("the token and the database's name are swapped")
     if not _is_name(name):
         shown = one_line(token.removed_from(repr(name)))
         raise ValueError(

@@ -16,7 +16,7 @@ LOOK: Statement = {
     "sql": "SELECT type, name, tbl_name, sql FROM sqlite_master WHERE type IN ('view', 'trigger')"
     " OR (type = 'table' AND sql LIKE 'CREATE VIRTUAL%')"
 }
-"""What asks a database for all that may stand in a table's place, in a batch of the caller's."""
+"""What asks a database for all that may be in a table's place, in a batch of the caller's."""
 
 
 def check_tables(
@@ -38,7 +38,7 @@ def check_tables(
 def refuse_intruders(
     found: Iterable[Mapping[str, Any]], tables: Iterable[str], *, triggers: Collection[str] = ()
 ) -> None:
-    """Raise if something stands in the place of a table, or changes what is written to one.
+    """Raise if something is in the place of a table, or changes what is written to one.
 
     Args:
         found: The rows that `LOOK` brought.

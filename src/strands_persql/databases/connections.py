@@ -1,6 +1,6 @@
 """The connections of one `RestClient`: bounded in number, time and bytes, over urllib3.
 
-Imported when a client is made, so that whoever keeps sessions in a file loads no HTTP client.
+Imported when a client is made, so that programs that keep sessions in a file load no HTTP client.
 """
 
 import os
@@ -155,7 +155,7 @@ class Connections:
                 "fork of; make a RestClient in each process"
             )
         url = self.address.origin + path
-        # Asked for each time: a manager of the user's may drop its pools and make them anew.
+        # Asked for each time: a manager of the user's may drop its pools and make new ones.
         watch(self._supplied.connection_from_url(url))
         return self._supplied.urlopen("POST", url, **options)
 

@@ -1,7 +1,7 @@
 """One deadline for a whole request: connecting, sending, and each byte of the answer.
 
-A socket's timeout begins anew with every byte, so that a server which sends one now and then would
-hold a request for ever. Connections made here give their socket only the time that is left.
+A socket's timeout starts again with every byte, so that a server which sends one now and then would
+hold a request forever. Connections made here give their socket only the time that is left.
 """
 
 import http.client

@@ -42,7 +42,7 @@ class DatabaseFile:
 
     def __init__(self, given: str) -> None:
         self._given = given
-        # An absolute path survives a change of folder, and is no URI even to a SQLite that is
+        # An absolute path survives a change of folder, and is not a URI even to a SQLite that is
         # built to look for one.
         try:
             os.fsencode(given)

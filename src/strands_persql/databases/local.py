@@ -36,7 +36,7 @@ class LocalDatabase:
     each commit. A file that isn't there is created, readable and writable by its owner only. One
     that is removed or replaced while it is in use is an error from then on.
 
-    After a fork a file goes on to work on both sides; a database in memory stays with the process
+    After a fork a file keeps working on both sides; a database in memory stays with the process
     that made it.
 
     Args:
@@ -121,7 +121,7 @@ class LocalDatabase:
 
         Args:
             statements: What to run, in order.
-            transaction: Whether all of them stand or fall together. Otherwise each is committed
+            transaction: Whether to apply all of them or none. Otherwise each is committed
                 by itself, and those before one that fails stay.
 
         Returns:
@@ -175,7 +175,7 @@ class LocalDatabase:
     def purge(self) -> bool:
         """Let nothing that was ever deleted or replaced be left in the database's files.
 
-        Writes the whole database anew (``VACUUM``) and empties the log: its cost grows with the
+        Rewrites the whole database (``VACUUM``) and empties the log: its cost grows with the
         database, and for a moment it takes twice the room. Writers wait, readers don't.
 
         Returns:
@@ -228,7 +228,7 @@ class LocalDatabase:
         return f"{type(self).__name__}({self._path!r})"
 
     def _open_connection(self) -> sqlite3.Connection:
-        """The connection, made anew after a fork. The caller holds the lock."""
+        """The connection, opened again after a fork. The caller holds the lock."""
         if self._closed:
             raise sqlite3.ProgrammingError(f"{self!r} is closed: make a new one to go on")
         if self._forked_from is not None:

@@ -50,7 +50,7 @@ class Database(Protocol):
 
         Args:
             statements: What to run, in order.
-            transaction: Whether all of them stand or fall together.
+            transaction: Whether to apply all of them or none.
 
         Returns:
             One result a statement, in their order.

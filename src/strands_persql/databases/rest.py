@@ -25,7 +25,7 @@ _KEY = re.compile(r"[!-~]+")
 class RestClient:
     """Connections to PerSQL for any number of databases and threads.
 
-    Close it, or use it as a context manager. After a fork the child connects anew by itself.
+    Close it, or use it as a context manager. After a fork the child opens connections of its own.
 
     Examples:
         >>> with RestClient(token) as client:
@@ -197,7 +197,7 @@ class RestDatabase:
 
         Args:
             statements: What to run, in order.
-            transaction: Whether all of them stand or fall together.
+            transaction: Whether to apply all of them or none.
             idempotency_key: As for `query`, for the whole batch.
 
         Returns:

@@ -68,7 +68,7 @@ def named_rows(columns: Any, rows: Any) -> list[Mapping[str, Any]]:
 
 
 def usage_of(results: Sequence[Any]) -> dict[str, float]:
-    """Add up what results say they cost; a batch's `meta` may stand beside its first one.
+    """Add up what results say they cost; a batch's `meta` may be next to its first one.
 
     What isn't a number says nothing. A cost that can't be read is never an error: the statements
     have been applied.

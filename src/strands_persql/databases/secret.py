@@ -41,7 +41,7 @@ class Secret(str):
 
 
 def secret(token: Any) -> Secret:
-    """Hide a token; what is no string becomes one that `Secret.check` refuses."""
+    """Hide a token; what isn't a string becomes one that `Secret.check` refuses."""
     return Secret(token) if isinstance(token, str) else Secret()
 
 

@@ -37,8 +37,8 @@ def check(statement: Statement) -> None:
         )
     if _first_word(statement["sql"]) in _TRANSACTIONS:
         raise ValueError(
-            f"{statement['sql']!r} is not for a statement to say:"
-            " a transaction is made by batch(…, transaction=True)"
+            f"{statement['sql']!r} can't be run as a statement:"
+            " use batch(…, transaction=True) for a transaction"
         )
 
 
@@ -60,7 +60,7 @@ def _first_word(sql: str) -> str:
 
 
 class Runner:
-    """Runs statements on connections, each for so long at the most.
+    """Runs statements on connections, each for a limited time.
 
     Args:
         seconds: The longest that a statement may run.

@@ -140,7 +140,7 @@ class Reader:
         Args:
             answer: What came back.
             count: How many statements were sent.
-            atomic: Whether they stand or fall together.
+            atomic: Whether all of them are applied or none.
         """
         body = _decoded(answer)
         if not _is_success(answer, body):
@@ -204,7 +204,7 @@ class Reader:
         text = self._clean(error) if isinstance(error, str) else "no reason given"
         if isinstance(body.get("approvalUrl"), str):
             kind = "approval_required"
-            text += "; an approval rule holds it back until somebody approves it"
+            text += "; an approval rule holds it back until it is approved"
         return RestError(
             f"{self._where} answered with status {answer.status}: {text}",
             status=answer.status,
@@ -264,7 +264,7 @@ def _result(answer: Any) -> dict[str, Any]:
 
 
 def _with_meta(result: dict[str, Any], meta: dict[str, Any]) -> dict[str, Any]:
-    """Return a result with its counts, which may stand beside it or in its meta."""
+    """Return a result with its counts, which may be next to it or in its meta."""
     return {
         "data": result["data"],
         "columns": result["columns"],

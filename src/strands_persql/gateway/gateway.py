@@ -84,7 +84,7 @@ class Gateway:
         What is stored apart from its rows is sent ahead and read behind, where it is much.
 
         Args:
-            batch: What to run, 100 statements at the most.
+            batch: What to run, at most 100 statements.
             writes: Whether any of them may change something.
             session_id: The session, for errors and traces, and for what is stored apart.
             agent_id: The agent, for errors and traces.
@@ -130,8 +130,8 @@ class Gateway:
                 answer = self._send(batch, writes, context)
             except _SchemaMissingError as still:
                 raise StatementError(
-                    f"the tables {self._tables.prefix}* are as they should be, and the database"
-                    f" misses something all the same ({still})",
+                    f"the tables {self._tables.prefix}* are complete, but the database still"
+                    f" reports something missing ({still})",
                     **context,
                 ) from still.error
             return Answer(answer.results, answer.is_ambiguous or missing.is_ambiguous)

@@ -189,7 +189,7 @@ def _after_first(
     return retrying()(again)
 
 
-_RACE_WAIT = 0.03  # seconds at the most between two attempts
+_RACE_WAIT = 0.03  # the most seconds between two attempts
 
 
 class LostRaceError(Exception):

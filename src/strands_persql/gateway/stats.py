@@ -13,7 +13,7 @@ class Stats:
 
     Attributes:
         round_trips: Requests sent to the database, retries included.
-        retries: Requests among them that repeated one that failed in passing.
+        retries: Requests among them that retried one after a transient failure.
         conflicts: Conditional writes that another writer's came before.
         hits: Reads answered from memory.
         unchanged: Reads of which one small request said that memory is up to date.

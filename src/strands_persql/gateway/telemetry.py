@@ -33,7 +33,7 @@ _counters = {
     name: _meter.create_counter(f"strands_persql.{name}", unit=unit, description=description)
     for name, unit, description in (
         ("round_trips", "{request}", "Requests sent to the database, retries included"),
-        ("retries", "{request}", "Requests that repeated one that failed in passing"),
+        ("retries", "{request}", "Requests that retried one after a transient failure"),
         ("conflicts", "{conflict}", "Conditional writes that another writer's came before"),
         ("hits", "{read}", "Reads answered from memory"),
         ("unchanged", "{read}", "Reads of which one request said that memory is up to date"),

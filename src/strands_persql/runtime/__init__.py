@@ -1,1 +1,1 @@
-"""Processes, threads, ids and clocks: what every other room stands on."""
+"""Processes, threads, ids and clocks: what every other room uses."""

@@ -1,4 +1,4 @@
-"""Locks that another thread held when the process forked, made anew in the child."""
+"""Locks that another thread held when the process forked, replaced in the child."""
 
 import os
 import weakref
@@ -9,7 +9,7 @@ class Forked(Protocol):
     """Something that has locks, or work for threads that a child doesn't have."""
 
     def after_fork(self) -> None:
-        """Begin anew in the child of a fork, where no other thread exists yet."""
+        """Start again in the child of a fork, where no other thread exists yet."""
 
 
 _known: "weakref.WeakSet[Forked]" = weakref.WeakSet()

@@ -4,7 +4,7 @@ import threading
 
 
 class ManualClock:
-    """A clock that stands still until it is told to go on.
+    """A clock that moves only when it is advanced.
 
     It takes the place of ``time.monotonic`` where a repository measures staleness, and `advance`
     that of ``time.sleep`` where retries wait::

@@ -26,13 +26,13 @@ Check: TypeAlias = Callable[[Connect], None]
 """One thing that a database has to hold."""
 
 MOST_STATEMENTS: Final = 100
-"""Statements that the library sends in a batch at the most."""
+"""The most statements that the library sends in a batch."""
 
 MOST_PARAMETERS: Final = 100
-"""Parameters that the library binds to a statement at the most."""
+"""The most parameters that the library binds to a statement."""
 
 MOST_SQL: Final = 100_000
-"""Bytes of SQL text that the library sends in a statement at the most."""
+"""The most bytes of SQL text that the library sends in a statement."""
 
 _ROW_BYTES = 1_900_000  # of text, and that is below the hosted database's limit for a row
 _PATIENCE = 60.0  # seconds until threads that don't end are a failure

@@ -75,7 +75,7 @@ class _WrappedDatabase:
 
         Args:
             statements: The statements.
-            transaction: Whether they stand or fall together.
+            transaction: Whether all of them are applied or none.
             idempotency_key: Handed on to a database that takes it.
 
         Returns:
@@ -154,7 +154,7 @@ class CountingDatabase(_WrappedDatabase):
 class InterceptingDatabase(_WrappedDatabase):
     """A database that calls functions of yours before and after each round trip.
 
-    With them a test looks at what is sent and answered, lets somebody else come in between, makes
+    With them a test looks at what is sent and answered, lets another writer come in between, makes
     a round trip wait, or makes it fail as no `Fault` does.
 
     Args:
@@ -187,7 +187,7 @@ class InterceptingDatabase(_WrappedDatabase):
 Fault: TypeAlias = Literal[
     "lost_request", "lost_answer", "duplicate", "delayed_duplicate", "locked"
 ]
-"""What can befall a round trip; see `FaultyDatabase`."""
+"""What can go wrong with a round trip; see `FaultyDatabase`."""
 
 
 class FaultyDatabase(_WrappedDatabase):
@@ -257,7 +257,9 @@ class FaultyDatabase(_WrappedDatabase):
         if fault is None:
             return None
         if fault not in get_args(Fault):
-            raise ValueError(f"{fault!r} is no fault; there are {', '.join(get_args(Fault))}")
+            raise ValueError(
+                f"{fault!r} is not a fault; the faults are {', '.join(get_args(Fault))}"
+            )
         self.injected.append((call, fault))
         return fault
 

@@ -35,7 +35,7 @@ class Redact:
     """A reply of a guardrail: the user's message is replaced, in the agent and in its session.
 
     Attributes:
-        text: What stands in the user's message from now on.
+        text: What replaces the user's message.
         reply: What the model answers.
     """
 
