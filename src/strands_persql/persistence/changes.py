@@ -8,11 +8,14 @@ from typing import Any, Literal, TypeAlias
 from strands_persql.persistence.cached import StoredMessage
 from strands_persql.persistence.view import View
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.tables import RowData
+from strands_persql.tables.tables import NO_WRITE, RowData
 
 logger = logging.getLogger("strands_persql")
 
 OnConflict: TypeAlias = Literal["merge", "raise"]
+
+UNREAD = -1
+"""A history version that no row has: the next answer brings all that the agent works with."""
 
 MAX_MESSAGES = 80
 """Messages of one change set at the most, within the 100 statements of a batch."""
@@ -50,7 +53,7 @@ class MergeBase:
     created_at: str
     content: dict[str, Any]
     own: dict[str, Any]
-    last_change: str = "-"
+    last_change: str = NO_WRITE
     size: int = 1
 
     def found(self, row: "FoundAgent") -> "MergeBase":

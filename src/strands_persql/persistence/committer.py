@@ -2,8 +2,8 @@
 
 It goes out as one batch that moves the agent's turn behind other writers' messages if any came in
 between, appends, updates the agent's row if its version is the expected one, and reads back how
-things are. Messages and updates carry the id of the change set, so that a batch sent twice, or
-late, changes nothing the second time.
+things are. Each message carries the id of its own write, and each update that of the change set,
+so that a batch sent twice, or late, changes nothing the second time.
 """
 
 import logging
@@ -28,7 +28,7 @@ from strands_persql.tables import appending, preconditions, reading, updating
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.leaves import Skeleton
 from strands_persql.tables.preconditions import Precondition
-from strands_persql.tables.tables import RowData, Tables
+from strands_persql.tables.tables import NO_WRITE, RowData, Tables
 from strands_persql.tables.updating import ViewChange, WindowMove
 
 logger = logging.getLogger("strands_persql")
@@ -215,7 +215,7 @@ class Committer:
                 )
             )
         if change.first is not None and (change.messages or claim is not None):
-            last = change.messages[-1].write_id if change.messages else "-"
+            last = change.messages[-1].write_id if change.messages else NO_WRITE
             batch.run(
                 *appending.move_turn(
                     self._tables,

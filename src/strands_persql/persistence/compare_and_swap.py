@@ -41,7 +41,10 @@ class RowVersion:
 
 
 class InDoubtError(Exception):
-    """A conditional write whose answer was lost: it is sent again before anything new.
+    """A conditional write whose answer was lost.
+
+    A change set is sent again before anything new. The update of a single row is not: its next
+    update recognizes it, by `RowVersion.is_own`.
 
     Attributes:
         request: The write, word for word.

@@ -256,7 +256,8 @@ class Drafter:
             first = stored[0].message_id or 0
             ids = {one: (one.message_id or 0) + newest - first + 1 for one in stored}
             newest = max(ids.values())
-        for newest, one in enumerate(pending, newest + 1):  # noqa: B020 - goes on from it
+        for one in pending:
+            newest += 1
             ids[one] = newest
         return ids, newest
 

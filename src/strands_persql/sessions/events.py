@@ -37,6 +37,7 @@ class AgentEvents:
     async def message_added(self, message: Message) -> None:
         """Take a message, and store what is due."""
         await self._do(lambda: self._unit.add(message, self._agent))
+        # Read without the lock: only events of this agent change it, and they come one by one.
         if self._unit.is_due:
             await self._queue.run(lambda: self._unit.commit(self._agent))
 

@@ -9,7 +9,7 @@ from strands.types.session import SessionMessage
 
 from strands_persql.errors import ConflictError, NotFoundError
 from strands_persql.persistence.cached import CachedAgent
-from strands_persql.persistence.changes import ChangeSet, Claim, CommitResult, MergeBase
+from strands_persql.persistence.changes import UNREAD, ChangeSet, Claim, CommitResult, MergeBase
 from strands_persql.persistence.committer import Request
 from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.locks import AgentLock
@@ -25,6 +25,7 @@ from strands_persql.sessions.tool_calls import is_open, is_placeholder
 from strands_persql.sessions.turns import Turns
 from strands_persql.sessions.working_view import WorkingView
 from strands_persql.tables.encoding import to_json
+from strands_persql.tables.tables import NO_WRITE
 
 
 class UnitOfWork:
@@ -243,13 +244,17 @@ class UnitOfWork:
         return self._defers and self._turns.is_invoked
 
     def has_changes(self, agent: Any) -> bool:
-        """Whether there is anything to store, or anything unsure."""
+        """Whether there is anything to store, or anything unsure.
+
+        To find out, it drafts a change set that nobody sends: what drafting notes on the way, such
+        as the JSON of a message that it had to encode, is noted again by the next one.
+        """
         with self.lock:
             if self._has_failed or self._fence is not None:
                 return False  # its caller has been told, and it goes out with the next turn
             if self._in_doubt is not None or self._pending.messages or self._pending.redacted:
                 return True
-            return self._draft(agent, Plan("-")) is not None
+            return self._draft(agent, Plan(NO_WRITE)) is not None
 
     # -- storing -------------------------------------------------------------------------------
 
@@ -385,7 +390,7 @@ class UnitOfWork:
         self._is_behind = is_other and not change.asks_foreign
         if self._is_behind:  # what was read is older than the row: all of it is read next time
             known = (change.view if result.is_applied else None) or before.view
-            self._base = replace(self._base, history_version=-1, view=known)
+            self._base = replace(self._base, history_version=UNREAD, view=known)
             self._asks_foreign = True
 
     def _take_ids(self, draft: Draft, result: CommitResult) -> bool:

@@ -68,7 +68,7 @@ def move_turn(
         key: The agent.
         turn: The turn to move.
         first: Lower bound for the ids of the turn's messages.
-        complete_to: An id.
+        complete_to: Up to which id the writer knows all messages that the agent works with.
         last_write: Nothing is moved if this write has stored a message beyond ``complete_to``:
             this is a late copy of the request then.
         precondition: That of the change set.
@@ -118,7 +118,8 @@ def append_message(
         turn: The message's turn.
         row: What to store.
         write_id: The message's write.
-        complete_to: Beyond which id a late copy of the request looks for itself.
+        complete_to: Up to which id the writer knows all messages: a late copy of the request finds
+            its message beyond it.
         message_id: The id that the precondition leaves free, or None for the next one.
         precondition: That of the change set.
     """

@@ -1,4 +1,17 @@
-"""The tables under one prefix, their columns, and statements on them with named values."""
+"""The tables under one prefix, their columns, and statements on them with named values.
+
+Some columns kept the names of earlier versions; in Python they have those of the design:
+
+================ ===================================================================
+column           in Python
+================ ===================================================================
+``write_id``     ``origin`` of an agent or group: the write that created the row
+``writes``       the latest updates that the row remembers
+``epoch``        ``history_version``
+``window_start`` ``View.start``
+``view``         ``View.head``: what an agent works with before the messages from there
+================ ===================================================================
+"""
 
 import re
 from dataclasses import dataclass
@@ -11,6 +24,9 @@ from strands_persql.tables.object_columns import OBJECT_COLUMNS, OBJECT_KEYS
 
 MAX_ID = 2**53 - 1
 """A message id beyond every other one, exact in the hosted engine's numbers too."""
+
+NO_WRITE = "-"
+"""What stands for a write where there is none: no row has it."""
 
 DATABASE_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"
 """The database's time in seconds; older SQLite has no unixepoch()."""

@@ -10,7 +10,7 @@ from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables.expressions import NEWEST, OF_AGENT, PUSH_WRITE
 from strands_persql.tables.preconditions import Precondition
-from strands_persql.tables.tables import RowData, Tables, row_values
+from strands_persql.tables.tables import NO_WRITE, RowData, Tables, row_values
 
 _SET_MESSAGE = f"""
     data = json_set(:data, '$.message_id', message_id, '$.created_at',
@@ -56,7 +56,7 @@ def edit_message(
         message_write=message_write,
         version=version,
         write_id=write_id,
-        previous="-",
+        previous=NO_WRITE,
         **row_values(row),
         **precondition.values,
     )
@@ -100,7 +100,7 @@ def update_message(
             **key.context,
             message_id=message_id,
             write_id=write_id,
-            previous="-",
+            previous=NO_WRITE,
             version=version,
             origin=origin,
             **row_values(row),
@@ -250,7 +250,7 @@ def update_multi_agent(
         """,  # noqa: S608
         **key.context,
         write_id=write_id,
-        previous="-",
+        previous=NO_WRITE,
         version=version,
         origin=origin,
         **row_values(row),
