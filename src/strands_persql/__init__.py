@@ -1,4 +1,4 @@
-"""Sessions of Strands agents in PerSQL, a hosted SQLite database, or in an SQLite file."""
+"""Sessions of Strands agents in PerSQL, a hosted SQLite database, or in a SQLite file."""
 
 import importlib
 import typing

@@ -517,7 +517,7 @@ def test_a_session_that_never_rests_is_an_error(backend: Backend) -> None:
             backend.raw("UPDATE strands_agents SET epoch = epoch + 1")
             return super().batch(statements, **options)
 
-    with pytest.raises(HistoryChangedError, match="try again when its writers rest"):
+    with pytest.raises(HistoryChangedError, match="try again when nobody writes to it"):
         SessionAdmin(Restless(backend.database)).export_archive(io.BytesIO())
 
 

@@ -53,7 +53,7 @@ class Access:
         return self._found
 
     def begin(self) -> None:
-        """Begin an operation: tables that weren't complete are looked at anew."""
+        """Begin an operation: tables that weren't complete are looked at again."""
         if self._found is not None and not self._found.are_current:
             self._found = None
 

@@ -106,7 +106,7 @@ class SessionAdmin:
         """List sessions page by page.
 
         Args:
-            limit: How many at the most.
+            limit: The most to return.
             after: `Page.next` of the page before, or None for the first one.
             starts_with: What the ids begin with.
             order: ``"id"``, or ``"activity"`` for the latest first, for which each page reads the
@@ -157,7 +157,7 @@ class SessionAdmin:
         Args:
             session_id: The session.
             agent_id: The agent.
-            limit: Messages at the most.
+            limit: The most messages to return.
             after: `Page.next` of the page before, or a message's id: the page begins behind it,
                 in the direction of reading.
             newest_first: Whether to read from the end.
@@ -215,7 +215,7 @@ class SessionAdmin:
             starts_with: What their ids begin with, where all are asked for.
             overwrite: Whether to replace a file of this name.
             resume: Whether to go on with what an interrupted export has left.
-            progress: Called as it goes on.
+            progress: Called from time to time.
 
         Raises:
             AlreadyExistsError: If there is such a file, or an interrupted export of it.
@@ -253,7 +253,7 @@ class SessionAdmin:
             starts_with: What their ids begin with, where all are asked for.
             existing: What becomes of a session that is there already and isn't the same:
                 ``"refuse"`` raises, ``"skip"`` leaves it, ``"replace"`` replaces it.
-            progress: Called as it goes on.
+            progress: Called from time to time.
 
         Raises:
             AlreadyExistsError: If a session is there already and isn't the same.
@@ -281,7 +281,7 @@ class SessionAdmin:
             source: The archive's name, or what to read, in binary.
             existing: What becomes of a session whose id is taken by another one: ``"refuse"``
                 raises, ``"skip"`` leaves what is there, ``"replace"`` replaces it.
-            progress: Called as it goes on.
+            progress: Called from time to time.
 
         Raises:
             AlreadyExistsError: If an id is taken; the sessions before it are stored.
@@ -313,7 +313,7 @@ class SessionAdmin:
             source: The folder that holds the sessions, or one session's.
             session_ids: Which sessions, or None for all.
             existing: As for `import_archive`.
-            progress: Called as it goes on.
+            progress: Called from time to time.
 
         Raises:
             AlreadyExistsError: If an id is taken; the sessions before it are stored.
@@ -339,7 +339,7 @@ class SessionAdmin:
             session_ids: Which sessions, or None for all.
             starts_with: What their ids begin with, where all are asked for.
             existing: As for `import_archive`.
-            progress: Called as it goes on.
+            progress: Called from time to time.
 
         Raises:
             AlreadyExistsError: If an id is taken; the sessions before it are stored.
@@ -360,7 +360,7 @@ class SessionAdmin:
 
         Args:
             session_id: One session, or None for all.
-            progress: Called as it goes on.
+            progress: Called from time to time.
         """
         return checks.check(self._access, session_id, progress)
 
@@ -377,7 +377,7 @@ class SessionAdmin:
     def erase(self, session_id: str, *, purge: bool = True) -> Erasure:
         """Delete all that there is of a session, and purge a local file of what it leaves.
 
-        The file is written anew, so this takes as long as the file is large. Caches of other
+        The file is rewritten, so this takes longer the larger it is. Caches of other
         processes hold the session until they look.
 
         Args:

@@ -40,7 +40,7 @@ class ArchiveSink:
 
     Args:
         file: Where to write, in binary.
-        sessions: How many sessions are there already, where an archive is gone on with.
+        sessions: How many sessions are there already, where an archive is continued.
     """
 
     def __init__(self, file: BinaryIO, *, sessions: int = 0) -> None:
@@ -211,7 +211,7 @@ class _ArchivedSession:
         return self._lines
 
     def skip(self) -> None:
-        """Read what is left, so that the archive is checked and goes on behind it."""
+        """Read what is left, so that the archive is checked and continues after it."""
         for _ in self.lines():
             pass
 
@@ -274,7 +274,7 @@ class ArchiveFile:
         self._partial.replace(self._path)
 
     def close(self) -> None:
-        """Close the file; if it isn't complete, it can be gone on with."""
+        """Close the file; if it isn't complete, it can be resumed."""
         self._file.close()
 
 

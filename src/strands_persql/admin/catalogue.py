@@ -174,7 +174,7 @@ def list_sessions(
 
     Args:
         access: The database.
-        limit: How many at the most.
+        limit: The most to return.
         after: `Page.next` of the page before, or None for the first one.
         starts_with: What the ids begin with.
         order: In which order. By activity, each page reads the row of every session and agent.

@@ -233,7 +233,7 @@ class HistoryCheck:
         finding = self._finding(
             "interleaved_turn",
             first,
-            f"from message {first} to {last} turns stand in each other's way",
+            f"from message {first} to {last} turns are mixed with each other",
         )
         if _is_cut(self._view, first, last):
             return finding
@@ -273,7 +273,7 @@ def _lost_result(tool_use_id: str) -> Any:
 
 
 def _without_results(record: SessionMessage, lost: list[str]) -> SessionMessage:
-    """Return a message in which the content of some results stands by itself."""
+    """Return a message in which the content of some results is kept apart."""
     message: Any = record.to_message()
     blocks = [new for block in message["content"] for new in _opened(block, lost)]
     changed: Any = {**message, "content": blocks}

@@ -171,7 +171,7 @@ class _SessionCheck:
                 data=data,
             )
             yield self._finding(
-                "unreadable", str(error), "write the row anew; nothing is lost", statement
+                "unreadable", str(error), "create the row again; nothing is lost", statement
             )
 
     def _no_session(self, agents: Sequence[Row]) -> Finding:
@@ -225,7 +225,7 @@ class _SessionCheck:
             statement = repairing.delete_row(
                 self._access.tables, "multi_agents", key.context, row["data"]
             )
-            repair = "delete the row: the graph or swarm of that id begins anew"
+            repair = "delete the row: the graph or swarm of that id starts again"
             yield self._finding("unreadable", str(error), repair, statement, agent_id=key.agent_id)
 
     def _counter(

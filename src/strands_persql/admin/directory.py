@@ -107,7 +107,7 @@ class _SessionFolder:
         head: dict[str, Any] = {"type": kind, **place, "version": 1}
         for name in ("created_at", "updated_at"):
             head[name] = fields[name] if isinstance(fields.get(name), str) else ""
-        # Encoded anew, for rows have words for what JSON has none for, such as NaN.
+        # Encoded again, because rows can express what JSON can't, such as NaN.
         data = to_json(fields, kind.replace("_", "-"), session_id=self._session_id)
         # Without window and view, an agent works with what its conversation manager has left it.
         rest = _DEFAULTS.get(kind, {})

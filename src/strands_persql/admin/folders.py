@@ -231,7 +231,7 @@ def _content(message: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renumber(agent: _Agent, items: Sequence[int | str]) -> None:
-    """Write an agent's messages anew: those of ids, and others that have no row."""
+    """Renumber an agent's messages: those of ids, and others that have no row."""
     old = agent.folder / "old"
     (agent.folder / "messages").rename(old)
     (agent.folder / "messages").mkdir(mode=0o700)

@@ -96,7 +96,7 @@ class TransferReport:
         skipped: Sessions left alone because their ids were taken.
         replaced: Sessions that took the place of others.
         unreadable: Rows that can't be read, carried along as they are.
-        rearranged: Agents whose messages stand in another order, for the format can't say what
+        rearranged: Agents whose messages are in another order, because the format can't say what
             they work with in any other way.
     """
 

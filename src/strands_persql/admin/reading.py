@@ -171,7 +171,7 @@ class DatabaseSession:
             if now.pop(agent_id, None) != (write_id, epoch):
                 raise HistoryChangedError(
                     f"stored messages of agent {agent_id!r} in session {self._session_id!r} change"
-                    " whenever they are read; try again when its writers rest",
+                    " whenever they are read; try again when nobody writes to it",
                     session_id=self._session_id,
                     agent_id=agent_id,
                 )

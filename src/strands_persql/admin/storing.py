@@ -34,7 +34,7 @@ REQUEST_BYTES = 4_000_000
 """Bytes of lines that one request stores; a larger session takes several, and is staged."""
 
 _STATEMENT_BYTES = 1_000_000
-_TOGETHER = 16  # sessions that one request stores: 100 statements at the most
+_TOGETHER = 16  # sessions that one request stores, within 100 statements
 _READ_ORDER: tuple[Kind, ...] = ("session", "agent", "multi_agent", "message")
 _STAGED_AT_ONCE = 5_000  # messages that one request deletes
 
@@ -150,8 +150,9 @@ class DatabaseSink:
         size = len(line.text.encode())
         if size > limit:
             raise TooLargeError(
-                f"a {line.kind.replace('_', '-')} of session {session_id!r} takes {size} bytes and"
-                f" a row of this database {limit} at the most; nothing of the session was stored",
+                f"a {line.kind.replace('_', '-')} of session {session_id!r} takes {size} bytes,"
+                f" and a row of this database holds at most {limit}; nothing of the session was"
+                " stored",
                 size=size,
                 limit=limit,
                 session_id=session_id,

@@ -59,7 +59,7 @@ def read_transcript(
         access: The database.
         session_id: The session.
         agent_id: The agent.
-        limit: Messages at the most.
+        limit: The most messages to return.
         after: `Page.next` of the page before, or the id of a message: the page begins behind it,
             in the direction of reading.
         newest_first: Whether to read from the end.

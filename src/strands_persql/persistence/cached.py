@@ -20,7 +20,7 @@ class StoredMessage(NamedTuple):
         version: Grows by one with each update.
         write_id: The write that stored it, or nothing for rows of 0.1.
         turn: The turn that it belongs to, or nothing where it was stored on its own.
-        claim: The write that went on with its turn from here, or nothing.
+        claim: The write that continued its turn from here, or nothing.
         data: Its JSON.
     """
 
@@ -81,7 +81,7 @@ class StoredMessages(Sequence[StoredMessage]):
         The messages before them aren't copied, so that an append costs the same however many.
         """
         shared, first = self._rows, self._first
-        if len(shared) != self._last:  # another sequence has gone on from here
+        if len(shared) != self._last:  # another sequence has continued from here
             shared, first = shared[first : self._last], 0
         shared.extend(rows)
         return self._part(shared, first, len(shared), self.size + sum(row.size for row in rows))

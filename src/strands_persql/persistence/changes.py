@@ -18,7 +18,7 @@ UNREAD = -1
 """A history version that no row has: the next answer brings all that the agent works with."""
 
 MAX_MESSAGES = 80
-"""Messages of one change set at the most, within the 100 statements of a batch."""
+"""The most messages of one change set, within the 100 statements of a batch."""
 
 MAX_STATEMENTS = 92
 """Statements of one change set for messages (one each) and their updates (two each)."""
@@ -148,7 +148,7 @@ class ChangeSet:
         view: What the agent works with from now on, or None for as it is.
         moved_by: How many messages more were removed, for writers who know no view.
         is_forced: Whether to write the content even if nothing of it has changed.
-        messages: Messages to append, in order, `MAX_MESSAGES` at the most.
+        messages: Messages to append, in order, at most `MAX_MESSAGES`.
         updates: Updates of messages.
         claim: The claim to go on with the turn.
         turn: The turn that the messages belong to.
@@ -185,7 +185,7 @@ class CommitResult:
         ids: The ids of the turn's messages beyond ``complete_to``, by their writes.
         foreign: Other turns' messages, where they were asked for: those that are new to the writer,
             or all that the agent works with where it has another history.
-        is_taken: Whether somebody else has gone on with the claimed turn: no merge settles that.
+        is_taken: Whether another writer has continued the claimed turn, which no merge can settle.
         has_other_history: Whether history or view are not as the writer knew them: messages were
             moved, maybe by the change set itself, or edited.
         row: The agent's row as it was written, or None where it wasn't.

@@ -168,7 +168,7 @@ class Committer:
         if contested:
             logger.warning(
                 "session_id=<%s>, agent_id=<%s>, keys=<%s> | two writers changed the same state;"
-                " the later one's stands",
+                " the later one's is kept",
                 *change.key,
                 ", ".join(contested),
             )
@@ -183,7 +183,7 @@ class Committer:
         if is_refused or change.needs_exact_ids or edits_with_row:
             condition = preconditions.agent_is(base.origin, base.version)
         elif change.first is not None:
-            # Messages that move must be in the open end of the view, whoever has written it.
+            # Messages that move must be in the open end of the view, whichever writer wrote it.
             condition = preconditions.agent_is(base.origin, base.version, plain_from=change.first)
         else:
             condition = preconditions.agent_is(base.origin)
@@ -347,7 +347,7 @@ class Committer:
         if row is None or row["write_id"] != request.base.origin:
             raise NotFoundError(
                 f"agent {key.agent_id!r} of session {key.session_id!r} does not exist (any more);"
-                " nothing was written. Open the session again to start it anew",
+                " nothing was written. Open the session again to create it again",
                 **key.context,
             )
         content, start = None, row["window_start"]

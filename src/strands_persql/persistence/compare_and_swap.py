@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class RowVersion:
-    """Which version of which row somebody has read.
+    """Which version of which row a caller has read.
 
     Attributes:
         version: The row's version.
@@ -166,7 +166,7 @@ def refuse_to_guess(key: AgentKey, expected: int, found: int, writes: str) -> No
     raise OutcomeUnknownError(
         f"the answer to a write for agent {key.agent_id!r} of session {key.session_id!r} was"
         f" lost, and {found - expected} other writes have come since: whether it was applied"
-        " can't be told. Open the session again",
+        " can't be determined. Open the session again",
         **key.context,
     )
 

@@ -29,7 +29,7 @@ class AgentLocks:
 
 
 class AgentLock:
-    """A lock that lives as long as somebody holds or awaits it; its holder may take it again."""
+    """A lock that exists while it is held or awaited; its holder may take it again."""
 
     def __init__(self) -> None:
         """Begin unlocked."""

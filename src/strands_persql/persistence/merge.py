@@ -12,7 +12,7 @@ def merge(
     """Apply our change, from ``base`` to ``ours``, to what another writer left.
 
     Nested objects are merged key by key; lists and scalars are one value each. Where both sides
-    changed the same value, ours stands.
+    changed the same value, ours is kept.
 
     Args:
         base: What we last knew.
@@ -67,7 +67,7 @@ def merge_content(
     """Merge two writers' content of an agent.
 
     State and Strands' internal state are merged key by key; all else is one value each. Where
-    both sides changed the same value, ours stands.
+    both sides changed the same value, ours is kept.
 
     Returns:
         The merged content, and the dotted paths of the state that both sides changed.

@@ -13,7 +13,7 @@ AGENTS_PER_OPEN = 50
 """Agents that opening a session reads; others are read when they are asked for."""
 
 MESSAGES_PER_REQUEST = 2_000
-"""Messages that one request brings at the most; longer views take several."""
+"""The most messages that one request returns; longer views take several."""
 
 
 class Opening:

@@ -1,4 +1,4 @@
-"""A cached session after a change set was stored: what is sure is kept, the rest read anew."""
+"""A cached session after a change set was stored: what is certain is kept, the rest read again."""
 
 from dataclasses import replace
 from typing import Any

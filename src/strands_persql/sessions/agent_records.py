@@ -78,7 +78,7 @@ class AgentRecords:
         if result.has_foreign_state:
             session_agent.state = copy.deepcopy(base.own["state"])
         setattr(session_agent, SEEN, SeenAgent(base))
-        # Who makes each SessionAgent anew hasn't seen what was merged into this one.
+        # A caller that constructs each SessionAgent hasn't seen what was merged into this one.
         self._seen.remember(key, SeenAgent(replace(base, own=content)))
 
     def _commit(self, key: AgentKey, seen: SeenAgent, content: dict[str, Any]) -> CommitResult:

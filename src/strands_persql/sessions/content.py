@@ -56,7 +56,7 @@ class AgentContent:
     def resumed(
         self, agent: Any, base: MergeBase, turns: set[str | None]
     ) -> tuple[str, dict[str, Any]]:
-        """Return the content of an agent that goes on with turns: their interrupts are answered."""
+        """Return the content of an agent that continues turns: their interrupts are answered."""
         fields = content_of(fields_of(agent_record(agent)))
         internal = dict(fields.get(_INTERNAL) or {})
         internal["interrupt_state"] = no_interrupts()

@@ -265,7 +265,7 @@ class Drafter:
         self, shown: Sequence[Entry], portion: _Portion, stored: View
     ) -> tuple[list[Entry], View] | tuple[None, None]:
         """Return what the row's view is to have, or None where it has it."""
-        # A turn that others have overtaken has its place in the view once it goes on.
+        # A turn that others have overtaken gets its place in the view once it continues.
         if self._view.is_out_of_order and not portion.is_moving:
             return None, None
         pending, ids = portion.pending, portion.ids

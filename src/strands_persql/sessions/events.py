@@ -29,7 +29,7 @@ class AgentEvents:
         self._ending: asyncio.Task[Any] | None = None
 
     async def invocation_began(self, *, continues: bool) -> None:
-        """Begin a turn, or claim the one that goes on."""
+        """Begin a turn, or claim the one that continues."""
         await self._do(self._unit.begin_invocation)
         if continues:
             await self._queue.run(lambda: self._unit.continue_turn(self._agent))

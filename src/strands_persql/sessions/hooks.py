@@ -53,7 +53,7 @@ class SessionHooks:
 
     async def _on_invocation(self, event: BeforeInvocationEvent) -> None:
         upstream.keep_first_at_end(event.agent.hooks, self._on_invocation_end)
-        # Without a message the agent goes on where it has stopped.
+        # Without a message the agent continues where it stopped.
         await self._events_of(event.agent).invocation_began(continues=event.messages == [])
 
     async def _on_message(self, event: MessageAddedEvent) -> None:

@@ -40,7 +40,7 @@ _Self = TypeVar("_Self", bound="PerSQLSessionManager")
 class PerSQLSessionManager(RepositorySessionManager):
     """Keeps the agents of one session in a PerSQL or SQLite database.
 
-    Hand it to an agent, a graph or a swarm as its ``session_manager``. What they say and know is
+    Pass it to an agent, a graph or a swarm as its ``session_manager``. What they say and know is
     in the database when the call that changed it returns, and comes back when another manager is
     made for the same session, in this process or another.
 
@@ -49,7 +49,7 @@ class PerSQLSessionManager(RepositorySessionManager):
         database: Where sessions are: `LocalDatabase`, `RestDatabase`, or a handle of the persql
             SDK. Not with ``repository``.
         table_prefix: What the tables' names begin with.
-        commit: ``"message"`` to store each message before the agent goes on; ``"turn"`` to store
+        commit: ``"message"`` to store each message before the agent continues; ``"turn"`` to store
             an invocation's messages together when it ends, in one round trip: a process that
             dies leaves no half turn behind, and loses that turn. A turn of more than 80 messages
             is stored in parts.
@@ -273,7 +273,7 @@ class PerSQLSessionManager(RepositorySessionManager):
     def register_hooks(self, registry: HookRegistry, **kwargs: Any) -> None:
         """Register for the lifecycle of agents, graphs and swarms.
 
-        All but initialization are coroutines, so that other agents on the event loop go on.
+        All but initialization are coroutines, so that other agents on the event loop can work.
         """
         super().register_hooks(OtherEvents(registry), **kwargs)  # type: ignore[arg-type]
         registry.add_callback(AgentInitializedEvent, lambda event: self.initialize(event.agent))
@@ -289,7 +289,7 @@ class PerSQLSessionManager(RepositorySessionManager):
 
         Raises:
             SessionException: If the session has another agent of that id in this manager.
-            PerSQLError: If the database can't be asked; the agent is then not known here.
+            PerSQLError: If the database can't be asked; the agent is then not registered here.
         """
         agent_id = check_id("agent", agent.agent_id)
         if agent_id in self._units:
@@ -342,11 +342,11 @@ class PerSQLSessionManager(RepositorySessionManager):
         return unit
 
     def append_message(self, message: Message, agent: Any, **kwargs: Any) -> None:
-        """Store a message, behind all that are there.
+        """Store a message, after all that are there.
 
         Raises:
             ConflictError: With ``on_conflict="raise"``, if another writer came first.
-            PerSQLError: If it could not be stored. It is still held, and goes out first with
+            PerSQLError: If it could not be stored. It is still held, and is stored first with
                 the next one.
         """
         unit = self._unit(agent)
@@ -355,7 +355,7 @@ class PerSQLSessionManager(RepositorySessionManager):
             unit.commit(agent, state=False)
 
     def sync_agent(self, agent: Any, **kwargs: Any) -> None:
-        """Store an agent's state and what it works with, if they aren't stored as they are.
+        """Store an agent's state and view, if they have changed.
 
         Raises:
             ConflictError: With ``on_conflict="raise"``, if another writer came first.
@@ -433,7 +433,7 @@ class PerSQLSessionManager(RepositorySessionManager):
     def _as_opened(self) -> CachedSession | None:
         """Return the session as this manager opened it, or as it was seen later."""
         cached, opened = self._store.cache.get(self.session_id), self._opened
-        self._opened = None  # what comes after the first agent is read anew, if it isn't cached
+        self._opened = None  # what comes after the first agent is read again, if it isn't cached
         if opened is None or (cached is not None and cached.checked_at >= opened.checked_at):
             return cached
         return opened

@@ -60,10 +60,10 @@ class MultiAgentStates:
             self._replace(multi_agent_id, text, stored, version)
 
     def claim(self, source: Any) -> None:
-        """Claim a graph or swarm that has stopped for answers: one writer goes on with it.
+        """Claim a graph or swarm that has stopped for answers: one writer continues it.
 
         Raises:
-            ConflictError: If another writer has gone on with it.
+            ConflictError: If another writer has continued it.
         """
         stored, version = self._stored[source.id]
         self._replace(source.id, stored, stored, version, is_claim=True)

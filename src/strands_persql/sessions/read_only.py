@@ -32,7 +32,7 @@ class NothingStored:
         """Do nothing."""
 
     def continue_turn(self, agent: Any) -> None:
-        """Claim nothing: the turn goes on in memory alone."""
+        """Claim nothing: the turn continues in memory alone."""
 
     def end_invocation(self, agent: Any, *, is_to_go_on: bool = False) -> None:
         """Do nothing."""

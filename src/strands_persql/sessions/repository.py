@@ -39,8 +39,9 @@ class PerSQLSessionRepository(SessionRepository):
     its cache and its database's connections are shared by all who use it.
 
     An update compares with what its caller last saw. The objects that the read methods return
-    remember it; for an object made anew, it is what was last read or written through these
-    methods, so callers that share a repository should update the objects that they read.
+    remember it; for an object that the caller constructed, it is what was last read or written
+    through these methods. So callers that share a repository should update the objects that they
+    read.
 
     Args:
         database: Where the sessions are: `LocalDatabase`, `RestDatabase`, or a handle of the
@@ -59,7 +60,7 @@ class PerSQLSessionRepository(SessionRepository):
         clock: The time in seconds that ``max_staleness`` is measured by.
 
     Attributes:
-        database: The database. Closing it is its owner's business.
+        database: The database. Whoever opened it closes it.
         cache: The cache.
         read_only: Whether nothing is written.
 
@@ -125,7 +126,7 @@ class PerSQLSessionRepository(SessionRepository):
         Safe to call at any time.
 
         Raises:
-            SchemaError: If this access may not do that; the error has the SQL for who may.
+            SchemaError: If this access may not do that; the error has the SQL for someone who may.
         """
         self._store.gateway.setup()
 
@@ -163,7 +164,7 @@ class PerSQLSessionRepository(SessionRepository):
     def delete_session(self, session_id: str, **kwargs: Any) -> None:
         """Delete a session with all its agents, messages and multi-agents.
 
-        That session, as it was last seen here: one that was made anew since stays.
+        The session that was last seen here: one that was created again since stays.
 
         Raises:
             NotFoundError: If it isn't there.
@@ -176,8 +177,8 @@ class PerSQLSessionRepository(SessionRepository):
         """List sessions in the order of their ids.
 
         Args:
-            limit: How many at the most.
-            after: An id: the list begins behind it, for going on page by page.
+            limit: The most to return.
+            after: An id: the list begins after it, to continue page by page.
             starts_with: What the ids begin with.
 
         Raises:
@@ -267,7 +268,7 @@ class PerSQLSessionRepository(SessionRepository):
         Args:
             session_id: The session.
             agent_id: The agent.
-            limit: How many at the most, or None for all.
+            limit: The most to return, or None for all.
             offset: How many of the first ones to pass over.
             **kwargs: For compatibility; not used.
 
@@ -302,7 +303,7 @@ class PerSQLSessionRepository(SessionRepository):
     def update_multi_agent(
         self, session_id: str, multi_agent: "MultiAgentBase", **kwargs: Any
     ) -> None:
-        """Replace a graph's or swarm's state, which belongs to its writer and is taken whole.
+        """Replace a graph's or swarm's state, as one value: states of two writers aren't merged.
 
         Raises:
             NotFoundError: If it isn't there.

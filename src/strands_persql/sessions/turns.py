@@ -1,4 +1,4 @@
-"""Turns: from a prompt to the end of its invocation, wherever that goes on."""
+"""Turns: from a prompt to the end of its invocation, wherever that continues."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -71,7 +71,7 @@ class Turns:
 
     @property
     def goes_on(self) -> bool:
-        """Whether the current turn goes on, so that it moves behind the others', whole."""
+        """Whether the current turn is under way, so that it moves behind the others', whole."""
         return self.is_invoked or bool(self._pending.messages)
 
     @property
@@ -125,7 +125,7 @@ class Turns:
         return self.current, True
 
     def stopped(self, agent: Any) -> Turn | None:
-        """Return the turn that an agent goes on with, or None where nothing has stopped."""
+        """Return the turn that an agent continues, or None where nothing has stopped."""
         state, last = upstream.interrupts(agent), self.last
         if isinstance(state, upstream.WaitingInterrupts) and state.activated:
             turn_id = state.turn_id

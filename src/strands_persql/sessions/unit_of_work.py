@@ -200,7 +200,7 @@ class UnitOfWork:
         """Whether a message is a placeholder for a result that another writer may yet store.
 
         The other writer may still be running the tool. Its own result belongs beside its calls,
-        and whoever opens the session without one is given a placeholder by Strands.
+        and an agent that opens the session without one gets a placeholder from Strands.
         """
         if self._turns.goes_on:
             return False

@@ -48,7 +48,7 @@ def tracking_id(message: Message) -> str | None:
 def mark_message(message: Message, name: str) -> None:
     """Mark a message that has no mark, the same for each who opens its session.
 
-    Strands marks those at random when it is invoked; each restore would mark them anew.
+    Strands marks those at random when it is invoked; each restore would mark them differently.
     """
     if HAS_TRACKING_IDS and not message.get("tracking_id"):
         message["tracking_id"] = str(uuid.uuid5(uuid.NAMESPACE_OID, name))  # type: ignore[typeddict-unknown-key,unused-ignore]

@@ -30,7 +30,7 @@ logger = logging.getLogger("strands_persql")
 
 
 class WorkingView:
-    """Keeps an agent's memory and its row's view in line, whoever changes either.
+    """Keeps an agent's memory and its row's view consistent, whoever changes either.
 
     Args:
         key: The agent.
@@ -41,7 +41,7 @@ class WorkingView:
 
     Attributes:
         is_out_of_order: Whether others' messages came behind the turn under way, so that memory
-            isn't in the order of the rows until that turn goes on.
+            isn't in the order of the rows until that turn continues.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class WorkingView:
         waiting = list(waiting_turns(base.content))
         entries = _without_turns(self._stored, waiting[:-1])
         others = set(_without_turns(entries, waiting[-1:]))
-        entries = _put_last(entries, set(entries) - others)  # Strands goes on with the last
+        entries = _put_last(entries, set(entries) - others)  # Strands continues with the last
         self._agreed = [one for one in entries if one.message is not None]
         if not base.view.is_explicit:
             entries = [*map(ViewEntry, prepended), *entries]
@@ -268,7 +268,7 @@ class WorkingView:
                 self._history.leave_memory(entry)
 
     def _others_waiting(self, base: MergeBase) -> list[str]:
-        """Return the turns that others may still go on with, once somebody has answered.
+        """Return the turns that others may still continue, once one has been answered.
 
         Their calls have no results yet, and none is made up: they are shown when they go on.
         """
@@ -293,8 +293,8 @@ class WorkingView:
     def _with_turn_last(self, entries: list[Entry]) -> list[Entry]:
         """Return entries with those of the turn under way at the end.
 
-        Strands goes on with the last message, which must be the agent's own. Rows of others that
-        came behind it are before it once it goes on.
+        Strands continues with the last message, which must be the agent's own. Rows of others that
+        came behind it are before it once it continues.
         """
         turn = self._turns.current
         if turn is None or not self._turns.goes_on:

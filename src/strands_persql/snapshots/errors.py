@@ -36,7 +36,7 @@ class StorageCorruptRowError(errors.CorruptRowError, StorageError):
 
 
 class StorageFailedError(PerSQLError, StorageError):
-    """It failed for a reason that is no error of ours; the reason is its cause."""
+    """It failed for a reason that isn't an error of ours; the reason is its cause."""
 
 
 def _made(error: type[PerSQLError]) -> type[PerSQLError]:

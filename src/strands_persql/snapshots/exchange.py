@@ -331,7 +331,7 @@ def _turns(
     messages: Sequence[Mapping[str, Any]], rows: Sequence[RowData]
 ) -> Iterator[tuple[str, int, Sequence[RowData]]]:
     """Yield the last turn's rows, which may go on, and all before them, each as a turn."""
-    # One turn for what is over, so that a turn that goes on moves alone.
+    # One turn for what is over, so that a turn that continues moves alone.
     last = 0
     for index, message in enumerate(messages):
         if message["role"] == "user" and not any("toolResult" in one for one in message["content"]):

@@ -74,7 +74,7 @@ class FullTextSearch(NoIndex):
     until it is saved again, and what they delete stays in the index until then.
 
     Args:
-        limit: How many values a search finds at the most.
+        limit: The most values that a search finds.
         includes: Whether the value of a key is indexed; None for all but snapshots and files
             whose names begin with a dot.
     """
@@ -181,7 +181,7 @@ class FullTextSearch(NoIndex):
             raise SchemaError(
                 f"the index {store.tables.prefix}search is missing and could not be made ({error})."
                 " Let someone whose token may create tables call storage.setup() once, or run"
-                f" this SQL:\n{statement['sql']};",
+                " the SQL that this error has as its attribute sql",
                 sql=f"{statement['sql']};",
             ) from error
 

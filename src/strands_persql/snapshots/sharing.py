@@ -49,7 +49,7 @@ class Sharing:
         self._lock = threading.Lock()
 
     def note_read(self, key: str, value: StoredValue | None) -> None:
-        """Note that somebody has read a value."""
+        """Note that a reader has a value."""
         pool, saved_by = pool_of(key), "" if value is None else value.saved_by
         # Going back to an older snapshot is told by its last message, too.
         visited = None if value is None or pool == key else last_message(value.text)
@@ -83,7 +83,7 @@ class Sharing:
                 del self._readers[key]
 
     def has_older_readers(self, key: str) -> bool:
-        """Whether somebody may save what was built on an older value than the latest."""
+        """Whether a save may be built on an older value than the latest."""
         with self._lock:
             return self._readers.get(key, _Readers()).has_older
 

@@ -41,7 +41,7 @@ OnStorageConflict = Literal["raise", "overwrite"]
 
 
 class PerSQLStorage:
-    """Values under keys in a PerSQL or SQLite database, for all that Strands stores so.
+    """Values under keys in a PerSQL or SQLite database, for all that Strands keeps in storages.
 
     It is a Strands ``Storage``: of session managers that write snapshots, of the context
     manager's stash, of memory stores and of ``Agent(storage=...)``. A save sends what the database
@@ -70,7 +70,7 @@ class PerSQLStorage:
         clock: The time in seconds that ``max_staleness`` is measured by.
 
     Attributes:
-        database: The database. Closing it is its owner's business.
+        database: The database. Whoever opened it closes it.
         cache: The cache.
         prefix: What all keys of this object begin with in the database.
         store: The values, past what this object has seen of them.

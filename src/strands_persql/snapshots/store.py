@@ -22,10 +22,10 @@ from strands_persql.tables.creating import forget_deletions
 from strands_persql.tables.tables import Tables
 
 KEYS_PER_REQUEST = 5_000
-"""Keys that one request lists at the most."""
+"""The most keys that one request lists."""
 
 DELETED_PER_REQUEST = 2_000
-"""Values that one request deletes at the most."""
+"""The most values that one request deletes."""
 
 _SWEPT_PER_REQUEST = 500
 _ATTEMPTS = 5  # reads of a value that others change meanwhile
@@ -175,7 +175,7 @@ class ValueStore:
             beside: Returns statements that go with it.
         """
         pool = pool_of(key)
-        # Bound to the value that is there: a late copy must not delete one that was made anew.
+        # Bound to the value that is there: a late copy must not delete one that was created again.
         while True:
             batch = Batch()
             if origin:

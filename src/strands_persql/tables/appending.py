@@ -30,7 +30,7 @@ def claim_turn(
     write_id: str,
     precondition: Precondition,
 ) -> Statement:
-    """Claim a turn on its last message, unless it was claimed or went on since it was read."""
+    """Claim a turn on its last message, unless it was claimed or continued since it was read."""
     return tables.statement(
         f"""
         UPDATE {{messages}} SET claim = :write_id

@@ -134,8 +134,8 @@ def read_messages(
         session_id: The session.
         columns: What to read of each row ``r``, in SQL.
         after: Agent and id of the message before the first one.
-        rows: Messages at the most.
-        size: Bytes of their data at the most, but for a single message that is larger.
+        rows: The most messages to return.
+        size: The most bytes of their data, except for a single message that is larger.
     """
     source = """
         FROM {messages} AS r WHERE r.session_id = :session_id

@@ -57,9 +57,9 @@ def list_active_sessions(
 
     Args:
         tables: The tables.
-        before: The activity and the id of the session that the list goes on behind, or None.
+        before: The activity and the id of the session that the list continues after, or None.
         starts_with: What the ids begin with.
-        limit: Sessions at the most.
+        limit: The most sessions to return.
     """
     time, session_id = before or ("", "")
     # A session without agents was active when it was made.

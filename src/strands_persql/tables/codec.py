@@ -53,7 +53,7 @@ class RowCodec:
 
     Args:
         tables: The tables, for errors to name.
-        max_row_bytes: What a row may take at the most, or None for no limit.
+        max_row_bytes: The most bytes that a row may take, or None for no limit.
     """
 
     def __init__(self, tables: Tables, max_row_bytes: int | None) -> None:

@@ -1,7 +1,7 @@
 """JSON text of what Strands hands over, and back: whatever goes in comes out.
 
 The JSON equals that of Strands' own ``to_dict``, and bytes travel as Strands encodes them. What
-JSON has no word for is put in an envelope of our own: numbers that aren't finite, and dicts that
+JSON can't express is put in an envelope of our own: numbers that aren't finite, and dicts that
 look like an envelope themselves.
 """
 
@@ -23,7 +23,7 @@ MAX_DEPTH = 480
 interpreter and SQLite take."""
 
 _BYTES = "__bytes_encoded__"  # Strands' mark of an envelope for bytes
-_OURS = "__persql__"  # ours, for what else JSON has no word for
+_OURS = "__persql__"  # ours, for what else JSON can't express
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _BRACKETS = re.compile(r"[\[\]{}]")
 _BYTES_MARK, _OUR_MARK = f'"{_BYTES}"', f'"{_OURS}"'
@@ -153,7 +153,7 @@ _encoder = json.JSONEncoder(
 
 
 def _enveloped(value: Any) -> Any:
-    """Return a copy in which what JSON has no word for is in envelopes."""
+    """Return a copy in which what JSON can't express is in envelopes."""
     if isinstance(value, float) and not math.isfinite(value):
         return {_OURS: "float", "data": repr(float(value))}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Statements that delete all that there is of a session, whoever created it."""
+"""Statements that delete everything of a session, whichever write created it."""
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.tables import creating
@@ -23,7 +23,7 @@ def erase_session(tables: Tables, session_id: str, spared: str = "") -> list[Sta
     Args:
         tables: The tables.
         session_id: The session.
-        spared: The write whose session stays: the request that erases and creates anew may be
+        spared: The write whose session stays: the request that erases and creates again may be
             sent twice.
     """
     other = """NOT EXISTS (

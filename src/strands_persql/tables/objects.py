@@ -121,7 +121,7 @@ def list_objects(
         tables: The tables.
         first: The first key.
         end: The key before which they end, or None for no end.
-        limit: How many at the most.
+        limit: The most to return.
         after: Whether to begin after the first key.
     """
     return tables.statement(

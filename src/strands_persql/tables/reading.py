@@ -119,8 +119,8 @@ def open_session(
             ``start`` (of its window) and ``next`` (the id after its last message), or nothing for
             an agent to be read whole.
         known_multi_agents: The same of multi-agents: ``version`` and ``write_id``.
-        agent_limit: Agents at the most; those in ``known`` come first.
-        message_limit: Messages at the most, over all agents.
+        agent_limit: The most agents to return; those in ``known`` come first.
+        message_limit: The most messages to return, over all agents.
 
     Returns:
         The statements; ``data`` is null where the version is known.

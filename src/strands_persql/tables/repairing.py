@@ -120,7 +120,7 @@ _UNCHANGED = f"""(
 def reorder_messages(
     tables: Tables, key: AgentKey, found: Sequence[tuple[int, str]], places: Sequence[int]
 ) -> list[Statement]:
-    """Give messages that stand side by side other ids, where they are still those found.
+    """Give adjacent messages other ids, where they are still those found.
 
     A window that begins between them begins with the first of them from then on.
 

@@ -107,7 +107,7 @@ def search_texts(tables: Tables, words: Sequence[str], scope: str | None, limit:
         tables: The tables.
         words: The beginnings.
         scope: The word of the scope that they are in, or None for all.
-        limit: How many at the most.
+        limit: The most to return.
     """
     wanted = " AND ".join('"' + word.replace('"', '""') + '" *' for word in words)
     query = f"content : ({wanted})"

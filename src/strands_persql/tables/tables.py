@@ -68,7 +68,7 @@ _EXTRA: dict[str, dict[str, str]] = {
         "window_start": "INTEGER",
         "view": "TEXT",
     },
-    # claim: who goes on with the message's turn from here
+    # claim: who has continued the message's turn from here
     "messages": {"turn": "TEXT NOT NULL DEFAULT ''", "claim": "TEXT NOT NULL DEFAULT ''"},
     "multi_agents": {},
 }
