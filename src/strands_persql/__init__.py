@@ -6,6 +6,7 @@ import typing
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Stats
 from strands_persql.persistence.cache import SessionCache
+from strands_persql.persistence.checkpoints import Checkpoint
 from strands_persql.sessions.manager import PerSQLSessionManager
 from strands_persql.sessions.repository import PerSQLSessionRepository
 
@@ -51,6 +52,7 @@ __all__ = [
     "AccessDeniedError",
     "AlreadyExistsError",
     "BadAnswerError",
+    "Checkpoint",
     "ConflictError",
     "CorruptRowError",
     "Database",

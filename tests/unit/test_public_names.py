@@ -16,6 +16,7 @@ PUBLIC = [
     "AccessDeniedError",
     "AlreadyExistsError",
     "BadAnswerError",
+    "Checkpoint",
     "ConflictError",
     "CorruptRowError",
     "Database",

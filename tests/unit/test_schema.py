@@ -33,7 +33,7 @@ def test_no_table_has_a_second_index_or_a_row_id(backend: Backend) -> None:
     backend.repository().setup()
     rows = backend.raw("SELECT type, sql FROM sqlite_master WHERE name LIKE 'strands%'")
     tables = [row for row in rows if row["type"] != "trigger"]
-    assert [row["type"] for row in tables] == ["table"] * 8
+    assert [row["type"] for row in tables] == ["table"] * 9
     assert all(row["sql"].endswith("WITHOUT ROWID") for row in tables)
 
 
@@ -55,7 +55,7 @@ def test_the_sql_for_others_makes_the_same_tables() -> None:
                     database.query(sql.rstrip(";"))
             PerSQLSessionRepository(database).setup()
             made.append(database.query("SELECT sql FROM sqlite_master ORDER BY name")["data"])
-    assert len(made[0]) == 20  # 8 tables, 12 triggers
+    assert len(made[0]) == 27  # 9 tables, 18 triggers
     assert made[0] == made[1]
 
 

@@ -1,7 +1,7 @@
 """What a unit of work hands over to be stored, and what it is told about it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -138,6 +138,21 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class NewCheckpoint:
+    """A checkpoint to keep of an agent as a change set leaves it.
+
+    Attributes:
+        checkpoint_id: Its id, made once.
+        label: What it is called.
+        turn: The turn whose messages the writer knows beyond ``complete_to``, or nothing.
+    """
+
+    checkpoint_id: str
+    label: str
+    turn: str
+
+
+@dataclass(frozen=True)
 class ChangeSet:
     """What one commit stores in one transaction.
 
@@ -157,6 +172,8 @@ class ChangeSet:
         needs_exact_ids: Whether it applies only if nobody else has stored a message beyond
             ``complete_to``: its view names the ids that its own messages are to have.
         asks_foreign: Whether to read other turns' messages too.
+        checkpoint: The checkpoint to keep, or None.
+        rewound: The ids between which the agent has gone back, or None.
     """
 
     id: str
@@ -173,6 +190,8 @@ class ChangeSet:
     complete_to: int = -1
     needs_exact_ids: bool = False
     asks_foreign: bool = False
+    checkpoint: NewCheckpoint | None = None
+    rewound: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +210,7 @@ class CommitResult:
         row: The agent's row as it was written, or None where it wasn't.
         lost: Messages whose updates were refused, as they are.
         has_foreign_state: Whether another writer's state was merged into the writer's.
+        checkpoint: What is told of the checkpoint that was kept, or None.
     """
 
     is_applied: bool
@@ -202,6 +222,7 @@ class CommitResult:
     row: RowData | None = None
     lost: Sequence[StoredMessage] = ()
     has_foreign_state: bool = False
+    checkpoint: Mapping[str, Any] | None = None
 
     def has_changes_of_others(
         self, change: ChangeSet, before: MergeBase, *, has_moved: bool

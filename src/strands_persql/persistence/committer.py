@@ -24,11 +24,11 @@ from strands_persql.persistence.compare_and_swap import CompareAndSwap, refuse_t
 from strands_persql.persistence.merge import merge_content, same, settled_interrupts
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
-from strands_persql.tables import appending, preconditions, reading, updating
+from strands_persql.tables import appending, checkpointing, preconditions, reading, updating
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.leaves import Skeleton
 from strands_persql.tables.preconditions import Precondition
-from strands_persql.tables.tables import NO_WRITE, RowData, Tables
+from strands_persql.tables.tables import MAX_ID, NO_WRITE, RowData, Tables
 from strands_persql.tables.updating import ViewChange, WindowMove
 
 logger = logging.getLogger("strands_persql")
@@ -46,6 +46,7 @@ class Request:
         turn: That of the turn's messages, where there may be any.
         foreign: That of other turns' messages, where they are asked for.
         updates: Those of the updated messages.
+        checkpoint: That of the checkpoint, where one is kept.
         merged: The content with what others have stored, as it is written.
         row: The agent's row to write, or None where it stays.
     """
@@ -59,6 +60,7 @@ class Request:
     updates: tuple[Handle, ...]
     merged: dict[str, Any]
     row: RowData | None
+    checkpoint: Handle | None
 
 
 Rebase = Callable[[ChangeSet, CommitResult], tuple[ChangeSet, MergeBase]]
@@ -158,7 +160,8 @@ class Committer:
             turn = batch.ask(appending.read_turn(self._tables, change.key, change.turn, after))
         if change.asks_foreign:
             foreign = batch.ask(self._read_foreign(change, base))
-        return Request(change, base, batch, agent, turn, foreign, updates, merged, row)
+        checkpoint = self._add_checkpoint(batch, change, base, row)
+        return Request(change, base, batch, agent, turn, foreign, updates, merged, row, checkpoint)
 
     def _merged(self, change: ChangeSet, base: MergeBase) -> dict[str, Any]:
         """Return the row's content with the writer's change."""
@@ -299,6 +302,36 @@ class Committer:
             )
         )
 
+    def _add_checkpoint(
+        self, batch: Batch, change: ChangeSet, base: MergeBase, row: RowData | None
+    ) -> Handle | None:
+        key, new = change.key, change.checkpoint
+        if change.rewound is not None and row is not None:
+            first, last = change.rewound
+            batch.run(
+                checkpointing.note_dropped(
+                    self._tables, key, first=first, last=last, write_id=change.id, time=now()
+                )
+            )
+        if new is None:
+            return None
+        batch.run(
+            checkpointing.keep_checkpoint(
+                self._tables,
+                key,
+                checkpoint_id=new.checkpoint_id,
+                label=new.label,
+                time=now(),
+                version=base.version if row is None else base.version + 1,
+                origin=base.origin,
+                write_id="" if row is None else change.id,
+                # What others have said comes with the answer, where it is asked for.
+                complete_to=MAX_ID if change.asks_foreign else change.complete_to,
+                turn=new.turn or "-",
+            )
+        )
+        return batch.ask(checkpointing.read_checkpoint(self._tables, key, new.checkpoint_id))
+
     def _read_foreign(self, change: ChangeSet, base: MergeBase) -> Any:
         view = change.view or base.view
         return reading.read_foreign(
@@ -322,6 +355,8 @@ class Committer:
         ids = {one["write_id"]: int(one["message_id"]) for one in _rows(answer, request.turn)}
         lost, is_taken = self._lost_updates(request, answer), self._is_taken(request, answer)
         has_all = all(message.write_id in ids for message in change.messages)
+        checkpoint = None if request.checkpoint is None else answer.first(request.checkpoint)
+        has_all = has_all and (request.checkpoint is None or checkpoint is not None)
         is_applied = is_written and has_all and not lost and not is_taken
         next_base, has_foreign = self._next_base(request, found, is_applied)
         foreign = [StoredMessage.of(one) for one in _rows(answer, request.foreign)]
@@ -335,6 +370,7 @@ class Committer:
             row=request.row if is_written else None,
             lost=[StoredMessage.of(one) for one in lost if one is not None],
             has_foreign_state=has_foreign,
+            checkpoint=checkpoint,
         )
 
     def _found(self, request: Request, row: Row | None) -> FoundAgent:

@@ -10,6 +10,7 @@ from strands_persql.persistence.changes import (
     Claim,
     MergeBase,
     MessageUpdate,
+    NewCheckpoint,
     PendingMessage,
 )
 from strands_persql.persistence.view import View
@@ -38,6 +39,7 @@ class Plan:
         claim: The claim to go on with a turn.
         answers: Whether interrupts are answered, of a turn that has nothing to claim.
         is_retry: Whether another writer came first, so that its rows are asked for.
+        checkpoint: The checkpoint to keep of what is stored, or None.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Plan:
     claim: Claim | None = None
     answers: bool = False
     is_retry: bool = False
+    checkpoint: NewCheckpoint | None = None
 
     @property
     def asks_foreign(self) -> bool:
@@ -162,7 +165,7 @@ class Drafter:
         if portion.is_last and plan.messages:
             shown = without_placeholders(entries)
             wanted, view = self._wanted_view(shown, portion, base.view)
-        if not (portion.is_moving or portion.updated or content or view):
+        if not (portion.is_moving or portion.updated or content or view or plan.checkpoint):
             return None
         updated = [self._sent_update(one, plan) for one in portion.updated]
         asks_foreign = plan.asks_foreign or (bool(portion.pending) and asks_with_messages)
@@ -179,6 +182,8 @@ class Drafter:
             complete_to=self._history.complete_to,
             needs_exact_ids=self._needs_exact_ids(portion, view, base.view),
             asks_foreign=asks_foreign,
+            checkpoint=plan.checkpoint if portion.is_last else None,
+            rewound=None if view is None else self._pending.rewound,
         )
         return Draft(change, shown, wanted, text, portion.pending, updated, portion.is_last)
 

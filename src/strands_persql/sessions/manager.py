@@ -28,6 +28,7 @@ from strands_persql.runtime.ids import AgentKey, check_id, new_id
 from strands_persql.runtime.threads import in_thread
 from strands_persql.sessions import upstream
 from strands_persql.sessions.events import AgentEvents
+from strands_persql.sessions.going_back import GoesBack
 from strands_persql.sessions.hooks import OtherEvents, SessionHooks
 from strands_persql.sessions.multi_agents import MultiAgentStates
 from strands_persql.sessions.read_only import NoMultiAgentsStored, NothingStored
@@ -37,7 +38,7 @@ from strands_persql.sessions.unit_of_work import UnitOfWork
 _Self = TypeVar("_Self", bound="PerSQLSessionManager")
 
 
-class PerSQLSessionManager(RepositorySessionManager):
+class PerSQLSessionManager(GoesBack, RepositorySessionManager):
     """Keeps the agents of one session in a PerSQL or SQLite database.
 
     Pass it to an agent, a graph or a swarm as its ``session_manager``. What they say and know is

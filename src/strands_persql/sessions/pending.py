@@ -23,6 +23,7 @@ class PendingChanges:
         messages: The messages to append.
         redacted: The messages whose redactions are to be stored.
         latest: The message that was said last, stored or not.
+        rewound: The ids between which the agent has gone back, or None.
     """
 
     def __init__(self, key: AgentKey, codec: RowCodec, latest: HistoryEntry | None) -> None:
@@ -30,6 +31,7 @@ class PendingChanges:
         self.messages: list[HistoryEntry] = []
         self.redacted: list[HistoryEntry] = []
         self.latest = latest
+        self.rewound: tuple[int, int] | None = None
         self._key = key
         self._codec = codec
 
@@ -75,6 +77,11 @@ class PendingChanges:
         for entry in entries:
             entry.redact(redacted)
         self.redacted += entries
+
+    def go_back(self, first: int, last: int) -> None:
+        """Note between which ids the agent goes back, to be stored with its view."""
+        before = self.rewound or (first, last)
+        self.rewound = min(first, before[0]), max(last, before[1])
 
     def note_appended(self, entries: Sequence[HistoryEntry]) -> None:
         """Note that messages have rows now."""

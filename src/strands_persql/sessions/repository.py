@@ -15,12 +15,13 @@ from strands_persql.gateway.retry import RetryPolicy, policy_of
 from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache, partition
 from strands_persql.persistence.changes import OnConflict
+from strands_persql.persistence.checkpoints import Checkpoint, Checkpoints
 from strands_persql.persistence.options import check_options, check_type
 from strands_persql.persistence.store import SessionStore
 from strands_persql.sessions.agent_records import AgentRecords
 from strands_persql.sessions.message_records import MessageRecords
 from strands_persql.sessions.multi_agent_records import MultiAgentRecords
-from strands_persql.sessions.seen import Seen
+from strands_persql.sessions.seen import Seen, key_of
 from strands_persql.sessions.session_records import SessionRecords
 from strands_persql.tables.tables import Tables
 
@@ -104,6 +105,7 @@ class PerSQLSessionRepository(SessionRepository):
     def _use(self, store: SessionStore) -> None:
         self._store, seen = store, Seen(store)
         self._sessions = SessionRecords(store)
+        self._checkpoints = Checkpoints(store)
         self._agents = AgentRecords(store, seen)
         self._messages = MessageRecords(store, seen)
         self._multi_agents = MultiAgentRecords(store, seen)
@@ -170,6 +172,57 @@ class PerSQLSessionRepository(SessionRepository):
             NotFoundError: If it isn't there.
         """
         self._sessions.delete(session_id)
+
+    def fork_session(
+        self, session_id: str, new_id: str, *, at: Checkpoint | str | None = None
+    ) -> Session:
+        """Copy a session under a new id, within the database, in one request.
+
+        The original stays as it is, and the copy is as the original was at one moment, whoever
+        writes meanwhile.
+
+        Args:
+            session_id: The session.
+            new_id: The copy's id.
+            at: A checkpoint, or its id, which takes a request more: its agent is copied as it was
+                then, without what was said since. None for all as it is now.
+
+        Returns:
+            The copy.
+
+        Raises:
+            AlreadyExistsError: If the new id is taken.
+            NotFoundError: If the session or the checkpoint isn't there.
+            ValueError: If the checkpoint is another session's.
+        """
+        return self._checkpoints.fork(session_id, new_id, at)
+
+    def list_checkpoints(self, session_id: str, agent_id: str | None = None) -> list[Checkpoint]:
+        """List the checkpoints of an agent, or of all of a session's, oldest first.
+
+        Args:
+            session_id: The session.
+            agent_id: The agent, or None for all.
+        """
+        return self._checkpoints.list(session_id, agent_id)
+
+    def truncate_session(self, session_id: str, agent_id: str) -> int:
+        """Delete for good what an agent has gone back behind, and what checkpoints have of it.
+
+        Agents that are open elsewhere are to be opened again: their next write raises
+        `NotFoundError`.
+
+        Args:
+            session_id: The session.
+            agent_id: The agent.
+
+        Returns:
+            How many messages were deleted; 0 where the agent has never gone back.
+
+        Raises:
+            NotFoundError: If the agent isn't there.
+        """
+        return self._checkpoints.truncate(key_of(session_id, agent_id))
 
     def list_sessions(
         self, *, limit: int = 100, after: str = "", starts_with: str = ""

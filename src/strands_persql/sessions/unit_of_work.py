@@ -9,7 +9,15 @@ from strands.types.session import SessionMessage
 
 from strands_persql.errors import ConflictError, NotFoundError
 from strands_persql.persistence.cached import CachedAgent
-from strands_persql.persistence.changes import UNREAD, ChangeSet, Claim, CommitResult, MergeBase
+from strands_persql.persistence.changes import (
+    UNREAD,
+    ChangeSet,
+    Claim,
+    CommitResult,
+    MergeBase,
+    NewCheckpoint,
+)
+from strands_persql.persistence.checkpoints import Checkpoint
 from strands_persql.persistence.committer import Request
 from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.locks import AgentLock
@@ -79,6 +87,7 @@ class UnitOfWork:
         )
         self._in_doubt: tuple[Request, Plan, Draft] | None = None
         self._fence: ConflictError | None = None
+        self._kept: dict[str, Checkpoint] = {}  # until their maker is told
         self._has_failed = False
         self._asks_foreign = False  # whether the next messages stored ask for others' as well
         self._has_company = False  # whether others are known to write this agent too
@@ -277,6 +286,25 @@ class UnitOfWork:
             while not self._store_planned(agent, plan):
                 plan = replace(plan, id=new_id())
 
+    def keep_checkpoint(self, agent: Any, label: str) -> Checkpoint:
+        """Store what has changed, and keep a checkpoint of the agent as it is then.
+
+        Args:
+            agent: The agent.
+            label: What the checkpoint is called.
+
+        Raises:
+            PerSQLError: If that failed.
+        """
+        with self.lock:
+            self._check_fence()
+            self._settle_in_doubt(agent)
+            new = NewCheckpoint(new_id(), label, self._turns.latest_id)
+            while (kept := self._kept.get(new.checkpoint_id)) is None:
+                self._store_planned(agent, Plan(new_id(), checkpoint=new))
+            self._kept.clear()
+            return kept
+
     def _store_planned(self, agent: Any, plan: Plan) -> bool:
         """Store as much as one change set takes, and return whether nothing is left."""
         draft = self._draft_to_send(agent, plan)
@@ -363,6 +391,9 @@ class UnitOfWork:
         self._history.learn(result.lost)
         if result.is_applied:
             self._settle(draft)
+        if result.checkpoint is not None:
+            kept = Checkpoint.of(result.checkpoint)
+            self._kept[kept.checkpoint_id] = kept
         self._notice_others(draft, before, result, has_moved=has_moved)
         if change.asks_foreign and result.has_other_history:
             gone = self._history.learn_all(result.base.view, result.foreign, change.turn)
@@ -421,6 +452,8 @@ class UnitOfWork:
             entry.copy = copy
             if update.is_redaction and copy == entry.message:
                 self._pending.note_redacted(entry)
+        if draft.change.rewound is not None:
+            self._pending.rewound = None
         claim, turn = draft.change.claim, self._turns.current
         if claim is not None and turn is not None and turn.last is not None:
             turn.last.claim = draft.change.id

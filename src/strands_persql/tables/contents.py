@@ -18,7 +18,14 @@ _HOLDERS = {
     ("agents", "data"): LIST_OF_OBJECT,
     ("agents", "view"): LIST_OF_ARRAY,
     ("multi_agents", "data"): LIST_OF_OBJECT,
+    ("checkpoints", "data"): LIST_OF_OBJECT,
+    ("checkpoints", "view"): LIST_OF_ARRAY,
 }
+TRIGGERED = {
+    "contents": ("messages", "agents", "multi_agents"),
+    "checkpoints": ("checkpoints",),
+}
+"""With which tables the triggers on which are made."""
 _DIGEST = 64  # characters
 
 
@@ -40,10 +47,11 @@ def list_of(column: str, begins: str) -> str:
 # -- counting uses ---------------------------------------------------------------------------------
 
 
-def triggers(tables: Tables) -> Iterator[str]:
-    """Yield the SQL that makes the triggers, unless they are there."""
+def triggers(tables: Tables, name: str) -> Iterator[str]:
+    """Yield the SQL that makes the triggers that come with a table, unless they are there."""
     for (table, column), begins in _HOLDERS.items():
-        yield from _triggers(tables.prefix, table, column, begins)
+        if table in TRIGGERED.get(name, ()):
+            yield from _triggers(tables.prefix, table, column, begins)
 
 
 def _triggers(prefix: str, table: str, column: str, begins: str) -> Iterator[str]:

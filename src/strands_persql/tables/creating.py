@@ -87,7 +87,7 @@ _IS_THE_ONE = """EXISTS (
     SELECT 1 FROM {sessions}
     WHERE session_id = :session_id AND write_id = coalesce(:write_id, write_id)
 ) AND NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :deletion)"""
-SESSION_TABLES = ("contents", "messages", "agents", "multi_agents", "sessions")
+SESSION_TABLES = ("contents", "messages", "checkpoints", "agents", "multi_agents", "sessions")
 """The tables that hold a session, its own row's last."""
 
 _REMEMBER = """

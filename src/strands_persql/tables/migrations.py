@@ -50,7 +50,7 @@ def _create(tables: Tables, name: str) -> list[str]:
         f" ({definitions}, PRIMARY KEY ({', '.join(KEYS[name])})) WITHOUT ROWID"
     )
     # In the transaction that makes the table: where it is, they are.
-    return [table, *(contents.triggers(tables) if name == "contents" else ())]
+    return [table, *contents.triggers(tables, name)]
 
 
 def _upgrade(tables: Tables, name: str, found: Mapping[str, int]) -> list[str]:

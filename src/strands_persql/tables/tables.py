@@ -51,6 +51,11 @@ KEYS: dict[str, dict[str, str]] = {
         "message_id": "INTEGER NOT NULL DEFAULT 0",
     },
     "multi_agents": {"session_id": _TEXT_KEY, "multi_agent_id": _TEXT_KEY},
+    "checkpoints": {
+        "session_id": _TEXT_KEY,
+        "agent_id": _TEXT_KEY,
+        "checkpoint_id": _TEXT_KEY,
+    },
     "deletions": {"write_id": _TEXT_KEY},
     "contents": {
         "session_id": _TEXT_KEY,
@@ -71,6 +76,17 @@ _EXTRA: dict[str, dict[str, str]] = {
     # claim: who has continued the message's turn from here
     "messages": {"turn": "TEXT NOT NULL DEFAULT ''", "claim": "TEXT NOT NULL DEFAULT ''"},
     "multi_agents": {},
+    # view: as an agent's, but closed at its end; turns: where the turns in it were, and the writes
+    # of their first messages, to find them where they have moved; newest_id: the newest message
+    # then; rewound: what the agent had gone back behind, as ranges of ids. The row of the id ''
+    # has that of the agent as it is now, and nothing else.
+    "checkpoints": {
+        "label": _TEXT_KEY,
+        "view": "TEXT NOT NULL DEFAULT '[]'",
+        "turns": "TEXT NOT NULL DEFAULT '[]'",
+        "newest_id": "INTEGER NOT NULL DEFAULT -1",
+        "rewound": "TEXT NOT NULL DEFAULT '[]'",
+    },
 }
 # Creating writes of what was deleted, so that a late copy of one creates nothing.
 _DELETIONS = {"write_id": _TEXT_KEY, "deleted_at": "INTEGER NOT NULL DEFAULT 0"}

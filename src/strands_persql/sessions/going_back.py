@@ -1,0 +1,58 @@
+"""What a manager does with checkpoints."""
+
+from typing import Any
+
+from strands_persql.errors import AccessDeniedError
+from strands_persql.persistence.checkpoints import Checkpoint
+from strands_persql.sessions.read_only import NothingStored
+from strands_persql.sessions.repository import PerSQLSessionRepository
+from strands_persql.sessions.unit_of_work import UnitOfWork
+
+
+class GoesBack:
+    """The checkpoints of a manager's agents: kept, listed, and gone back to."""
+
+    session_id: str
+    session_repository: PerSQLSessionRepository
+
+    def _unit(self, agent: Any) -> UnitOfWork | NothingStored:
+        raise NotImplementedError
+
+    def _writing_unit(self, agent: Any) -> UnitOfWork:
+        unit = self._unit(agent)
+        if isinstance(unit, NothingStored):
+            raise AccessDeniedError(
+                "this manager is read only (read_only=True): nothing was sent. Open the session"
+                " with another one",
+                session_id=self.session_id,
+                agent_id=agent.agent_id,
+            )
+        return unit
+
+    def checkpoint(self, agent: Any, label: str | None = None) -> Checkpoint:
+        """Keep a point to go back to: what an agent works with now, and its state.
+
+        One round trip, which stores what has changed too. No message is copied, so that a
+        redaction of one reaches every checkpoint.
+
+        Args:
+            agent: The agent.
+            label: What to call it.
+
+        Raises:
+            AccessDeniedError: If the manager is read only.
+            ConflictError: With ``on_conflict="raise"``, if another writer came first.
+            PerSQLError: If it could not be stored.
+        """
+        return self._writing_unit(agent).keep_checkpoint(agent, label or "")
+
+    def checkpoints(self, agent: Any) -> list[Checkpoint]:
+        """Return an agent's checkpoints, whoever made them, oldest first.
+
+        Args:
+            agent: The agent.
+
+        Raises:
+            PerSQLError: If the database can't be asked.
+        """
+        return self.session_repository.list_checkpoints(self.session_id, agent.agent_id)
