@@ -46,6 +46,7 @@ def rows_of(backend: Backend, session_id: str) -> dict[str, list[dict[str, Any]]
     }
 
 
+@pytest.mark.guarantee(number=21)
 @both
 def test_a_fork_restores_what_the_original_would(backend: Backend, commit: str) -> None:
     """A fork gives a new process the messages, the state and the teams of the original."""
@@ -259,6 +260,7 @@ def _fork(address: Any, number: int, barrier: Any, report: Any) -> None:
                 report((round_, number))
 
 
+@pytest.mark.guarantee(number=21)
 @pytest.mark.backends("file", "http")
 def test_processes_that_fork_to_one_id(backend: Backend) -> None:
     """Of processes that fork to one id at once, one makes the copy, whole."""

@@ -60,6 +60,7 @@ class Agents(RuleBasedStateMachine):
         self.wrong: list[str] = []
         self.waiting: list[Any] | None = None  # the interrupts that nobody has answered yet
         self.writers: list[Writer] = []
+        self.checkpoints: list[Any] = []
 
     @initialize(management=st.sampled_from(sorted(MANAGEMENT)), patient=st.booleans())
     def start(self, management: str, patient: bool) -> None:
@@ -300,6 +301,50 @@ class Agents(RuleBasedStateMachine):
         writer = pick([one for one in self.free() if one.snapshot], number)
         writer.agent.load_snapshot(writer.snapshot)
         self._turn(writer, writer.name())
+
+    @precondition(lambda self: self.free())
+    @rule(number=writers)
+    def keep_checkpoint(self, number: int) -> None:
+        """A checkpoint is kept, which any process may go back to."""
+        writer = self._free(number)
+        if writer.failed:
+            return
+        manager: Any = writer.agent._session_manager
+        self.checkpoints.append(manager.checkpoint(writer.agent))
+        writer.settled = True
+        if self.number == 1:  # else others may have said what isn't known here yet
+            self._check_restored(writer)
+
+    @precondition(lambda self: self.waiting is None and self.free() and self.checkpoints)
+    @rule(number=writers, place=places, faults=faults, turn=st.booleans())
+    def go_back(self, number: int, place: int, faults: list[Fault | None], turn: bool) -> None:
+        """An agent goes back to a checkpoint, whoever kept it."""
+        writer = self._free(number)
+        checkpoint = self.checkpoints[place % len(self.checkpoints)]
+        self._go_back(writer, checkpoint, faults, turn=turn)
+
+    @precondition(lambda self: self.waiting is None and self.free())
+    @rule(number=writers, turns=st.integers(1, 3), faults=faults, turn=st.booleans())
+    def go_back_by_turns(
+        self, number: int, turns: int, faults: list[Fault | None], turn: bool
+    ) -> None:
+        """An agent drops its latest turns."""
+        writer = self._free(number)
+        try:
+            self._go_back(writer, turns, faults, turn=turn)
+        except ValueError as error:
+            assert "must be a number of turns" in str(error)  # noqa: PT017 - it has fewer
+            writer.faults = []
+
+    def _go_back(self, writer: Writer, to: Any, faults: list[Fault | None], *, turn: bool) -> None:
+        manager: Any = writer.agent._session_manager
+        writer.faults, writer.failed = list(faults), False
+        how = outcome(lambda: manager.rewind(writer.agent, to))
+        writer.faults, writer.settled = [], how == "done"
+        if writer.settled and self.number == 1:
+            self._check_restored(writer)
+        if turn:
+            self._turn(writer, writer.name())
 
     # -- turns that wait -----------------------------------------------------------------------
 

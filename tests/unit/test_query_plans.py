@@ -81,6 +81,8 @@ SORTED = {
     "fork_session",
     "truncate_agent",
     "read_unknown",
+    "read_agent",  # of a row of 0.1
+    "read_refused",
 }
 
 BOUNDED = {
@@ -170,6 +172,9 @@ BOUNDED = {
         TABLES, KEY, checkpoint_id="c", to=5, write_id="w", time=""
     ),
     "note_dropped": checkpointing.note_dropped(TABLES, KEY, first=1, last=5, write_id="w", time=""),
+    "read_agent": checkpointing.read_agent(TABLES, KEY),
+    "read_refused": checkpointing.read_refused(TABLES, KEY, "c", "w"),
+    "read_rest_of_turn": checkpointing.read_rest_of_turn(TABLES, KEY, "t", after=1, before=5),
     "read_unknown": checkpointing.read_unknown(TABLES, KEY, epoch=1, known="[]", limit=9),
     **{
         f"fork_session, {number} {at}": statement

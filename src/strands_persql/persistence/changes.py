@@ -173,7 +173,7 @@ class ChangeSet:
             ``complete_to``: its view names the ids that its own messages are to have.
         asks_foreign: Whether to read other turns' messages too.
         checkpoint: The checkpoint to keep, or None.
-        rewound: The ids between which the agent has gone back, or None.
+        rewound: Between which ids the agent has gone back.
     """
 
     id: str
@@ -191,7 +191,7 @@ class ChangeSet:
     needs_exact_ids: bool = False
     asks_foreign: bool = False
     checkpoint: NewCheckpoint | None = None
-    rewound: tuple[int, int] | None = None
+    rewound: Sequence[tuple[int, int]] = ()
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,7 @@ class Committer:
             condition = preconditions.agent_is(base.origin, base.version, plain_from=change.first)
         else:
             condition = preconditions.agent_is(base.origin)
-        if change.needs_exact_ids or (is_refused and change.messages):
+        if change.needs_exact_ids or (is_refused and (change.messages or change.rewound)):
             # Messages of the turn itself may be beyond it by then: the batch stores them.
             condition &= preconditions.nothing_after(change.complete_to, change.turn)
         if change.claim is not None:
@@ -306,13 +306,14 @@ class Committer:
         self, batch: Batch, change: ChangeSet, base: MergeBase, row: RowData | None
     ) -> Handle | None:
         key, new = change.key, change.checkpoint
-        if change.rewound is not None and row is not None:
-            first, last = change.rewound
-            batch.run(
+        batch.run(
+            *(
                 checkpointing.note_dropped(
                     self._tables, key, first=first, last=last, write_id=change.id, time=now()
                 )
+                for first, last in change.rewound
             )
+        )
         if new is None:
             return None
         batch.run(
@@ -455,7 +456,7 @@ class Committer:
         who = f"another writer changed agent {key.agent_id!r} of session {key.session_id!r}"
         advice = "Nothing of this write is stored; open the session again and repeat it"
         found = result.base
-        if found.version == base.version and change.messages:
+        if found.version == base.version:
             ours = [
                 StoredMessage(
                     change.complete_to + 1, 1, one.write_id, change.turn, "", one.row.data

@@ -183,7 +183,7 @@ class Drafter:
             needs_exact_ids=self._needs_exact_ids(portion, view, base.view),
             asks_foreign=asks_foreign,
             checkpoint=plan.checkpoint if portion.is_last else None,
-            rewound=None if view is None else self._pending.rewound,
+            rewound=() if view is None else self._rewound(portion.ids),
         )
         return Draft(change, shown, wanted, text, portion.pending, updated, portion.is_last)
 
@@ -197,6 +197,12 @@ class Drafter:
         has_all_messages = not plan.messages or len(pending) == len(self._pending.messages)
         is_last = has_all_messages and len(taken) == len(updated)
         return _Portion(pending, taken, ids, newest, is_moving, is_last)
+
+    def _rewound(self, ids: Mapping[HistoryEntry, int]) -> list[tuple[int, int]]:
+        """Return between which ids the agent goes back, or has what it had gone back behind."""
+        ranges = [] if self._pending.rewound is None else [self._pending.rewound]
+        moved = [ids[one] for one in self._turns.left_behind if one in ids]
+        return [*ranges, (min(moved), max(moved))] if moved else ranges
 
     def _needs_exact_ids(self, portion: _Portion, view: View | None, stored: View) -> bool:
         """Whether the change set says ids, so that nothing may come between."""
@@ -283,6 +289,8 @@ class Drafter:
 
     def _holds_any_append(self, view: View, ids: Mapping[HistoryEntry, int]) -> bool:
         """Whether a view holds whatever others append meanwhile: all of it is in its open end."""
+        if self._turns.left_behind:  # which must not come into the open end with the turn
+            return False
         own = [*ids.values()] or [one.message_id or 0 for one in self._turns.current_stored]
         first = min([*own, self._history.newest + 1])
         return view.start <= first and all(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from strands.types.content import Message
+
 from strands_persql.errors import AccessDeniedError
 from strands_persql.persistence.checkpoints import Checkpoint
 from strands_persql.sessions.read_only import NothingStored
@@ -56,3 +58,38 @@ class GoesBack:
             PerSQLError: If the database can't be asked.
         """
         return self.session_repository.list_checkpoints(self.session_id, agent.agent_id)
+
+    def rewind(self, agent: Any, to: Checkpoint | str | Message | int) -> None:
+        """Go back: the agent works on from an earlier point, and so does who opens the session.
+
+        One round trip. What was said since stays in the transcript, until it is truncated. To a
+        checkpoint, all is as it was: messages, state, conversation manager and interrupts. To a
+        message, or by turns, the latest messages are dropped, with the interrupts that they wait
+        for; the state stays.
+
+        What another writer has said meanwhile, unseen by this agent, stays.
+
+        Args:
+            agent: The agent, between two turns.
+            to: A checkpoint or its id; a message that the agent works with, to be its last one; or
+                how many of its latest turns to drop.
+
+        Raises:
+            AccessDeniedError: If the manager is read only.
+            ConflictError: With ``on_conflict="raise"``, if another writer came first.
+            NotFoundError: If the checkpoint isn't there.
+            PerSQLError: If a turn is under way, or it could not be stored.
+            ValueError: If there is no such message, there aren't as many turns, or the checkpoint
+                is another agent's.
+        """
+        unit = self._writing_unit(agent)
+        if not isinstance(to, Checkpoint | str):
+            unit.go_back(agent, to)
+            return
+        if isinstance(to, Checkpoint) and to.key != (self.session_id, agent.agent_id):
+            raise ValueError(
+                f"to={to!r} | must be of agent {agent.agent_id!r} of session {self.session_id!r}"
+            )
+        with unit.lock:
+            checkpoint_id = to if isinstance(to, str) else to.checkpoint_id
+            unit.begin_again(agent, unit.rewind(agent, checkpoint_id))

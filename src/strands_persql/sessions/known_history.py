@@ -156,6 +156,11 @@ class KnownHistory:
         return self._entries.values()
 
     @property
+    def writes(self) -> frozenset[str]:
+        """The keys of the known messages."""
+        return frozenset(self._entries)
+
+    @property
     def newest(self) -> int:
         """The highest id that is known to be taken."""
         return max(self._ids[-1] if self._ids else -1, self.complete_to)
@@ -187,6 +192,15 @@ class KnownHistory:
             return False
         self.complete_to = expected[-1]
         return True
+
+    def know(self, row: StoredMessage) -> HistoryEntry:
+        """Know of a row whose content isn't needed, and return its entry."""
+        known = self._entries.get(_key_of(row))
+        if known is None:
+            known = HistoryEntry.stored(None, row)
+            self.add(known)
+        known.claim = row.claim
+        return known
 
     def last(self) -> HistoryEntry | None:
         """Return the newest known message."""

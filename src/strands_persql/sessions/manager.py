@@ -4,7 +4,6 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from strands.agent.state import AgentState
 from strands.hooks.events import AgentInitializedEvent, MultiAgentInitializedEvent
 from strands.hooks.registry import HookRegistry
 from strands.multiagent.base import MultiAgentBase
@@ -331,15 +330,11 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
     def _restore(self, agent: Any, key: AgentKey, found: CachedAgent) -> UnitOfWork:
         """Give an agent its state and its messages back; those that it had are dropped."""
         fields = self._store.codec.read_agent_fields(key, found.data)
-        record = self._store.codec.agent_of(key, copy_containers(fields))
-        agent.state = AgentState(record.state)
-        prepended: list[Message] = []
-        manager = getattr(agent, "conversation_manager", None)
-        if manager is not None:
-            record.initialize_internal_state(agent)
-            prepended = manager.restore_from_session(record.conversation_manager_state) or []
         unit = UnitOfWork(self._store, key, found, fields, defers=self._defers)
-        unit.restore(agent, prepended)
+        unit.restore(
+            agent,
+            upstream.give_back(agent, self._store.codec.agent_of(key, copy_containers(fields))),
+        )
         return unit
 
     def append_message(self, message: Message, agent: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """Turns: from a prompt to the end of its invocation, wherever that continues."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +8,7 @@ from strands.types.content import Message
 
 from strands_persql.runtime.ids import new_id
 from strands_persql.sessions import upstream
-from strands_persql.sessions.history import HistoryEntry
+from strands_persql.sessions.history import Entry, HistoryEntry
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.pending import PendingChanges
 from strands_persql.sessions.tool_calls import answered_ids
@@ -21,10 +21,12 @@ class Turn:
     Attributes:
         turn_id: Its id, which its rows carry.
         entries: Its messages in order, stored ones and pending ones.
+        left_behind: Those of them that the agent has gone back behind.
     """
 
     turn_id: str
     entries: list[HistoryEntry] = field(default_factory=list)
+    left_behind: list[HistoryEntry] = field(default_factory=list)
 
     @property
     def stored(self) -> list[HistoryEntry]:
@@ -100,6 +102,11 @@ class Turns:
         """The messages of the turn under way that have rows."""
         return [] if self.current is None else self.current.stored
 
+    @property
+    def left_behind(self) -> list[HistoryEntry]:
+        """The messages of the turn under way that the agent has gone back behind."""
+        return [] if self.current is None else self.current.left_behind
+
     def begin_invocation(self) -> None:
         """Note that the agent was invoked."""
         self.end()
@@ -123,6 +130,13 @@ class Turns:
         else:
             self.current = Turn(new_id())
         return self.current, True
+
+    def go_back(self, entries: Sequence[Entry]) -> None:
+        """Take the last message that an agent has in memory for the latest one, and its turn."""
+        said = [one for one in entries if isinstance(one, HistoryEntry)]
+        self._pending.latest = said[-1] if said else None
+        turn_id = said[-1].turn if said else ""
+        self.last = Turn(turn_id, self._history.of_turn(turn_id)) if turn_id else None
 
     def stopped(self, agent: Any) -> Turn | None:
         """Return the turn that an agent continues, or None where nothing has stopped."""

@@ -7,8 +7,8 @@ from typing import Any
 from strands.types.content import Message
 from strands.types.session import SessionMessage
 
-from strands_persql.errors import ConflictError, NotFoundError
-from strands_persql.persistence.cached import CachedAgent
+from strands_persql.errors import ConflictError, NotFoundError, PerSQLError
+from strands_persql.persistence.cached import CachedAgent, StoredMessage
 from strands_persql.persistence.changes import (
     UNREAD,
     ChangeSet,
@@ -22,6 +22,7 @@ from strands_persql.persistence.committer import Request
 from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.locks import AgentLock
 from strands_persql.persistence.store import SessionStore
+from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.sessions import upstream
 from strands_persql.sessions.content import AgentContent, bring_in, waiting_turns
@@ -29,9 +30,11 @@ from strands_persql.sessions.drafting import Draft, Drafter, Plan
 from strands_persql.sessions.history import HistoryEntry
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.pending import PendingChanges
+from strands_persql.sessions.rewinding import Known, Rewinder, count_kept
 from strands_persql.sessions.tool_calls import is_open, is_placeholder
-from strands_persql.sessions.turns import Turns
+from strands_persql.sessions.turns import Turn, Turns
 from strands_persql.sessions.working_view import WorkingView
+from strands_persql.tables import checkpointing
 from strands_persql.tables.encoding import to_json
 from strands_persql.tables.tables import NO_WRITE
 
@@ -69,6 +72,10 @@ class UnitOfWork:
         self._store = store
         self._key = key
         self._defers = defers
+        self._begin(found, fields)
+
+    def _begin(self, found: CachedAgent, fields: dict[str, Any]) -> None:
+        store, key = self._store, self._key
         self._base: MergeBase = store.base_of(key, found, fields)
         self._content = AgentContent(key, store.codec)
         self._history = KnownHistory(key, store.codec)
@@ -88,6 +95,7 @@ class UnitOfWork:
         self._in_doubt: tuple[Request, Plan, Draft] | None = None
         self._fence: ConflictError | None = None
         self._kept: dict[str, Checkpoint] = {}  # until their maker is told
+        self._rewind_in_doubt = ("", "")  # to which checkpoint, and the id of the write
         self._has_failed = False
         self._asks_foreign = False  # whether the next messages stored ask for others' as well
         self._has_company = False  # whether others are known to write this agent too
@@ -145,8 +153,10 @@ class UnitOfWork:
                 if upstream.is_interrupted(agent):  # nothing was said before it stopped
                     self._store_planned(agent, Plan(new_id(), answers=True))
                 return
+            self._learn_end(turn)
+            last = turn.last or last
             self._turns.current = turn
-            claim = Claim(last.message_id, last.write_id, last.claim)
+            claim = Claim(last.message_id or 0, last.write_id, last.claim)
             is_waiting = turn.turn_id in waiting_turns(self._base.content)
             state_changes = is_waiting or upstream.is_interrupted(agent)
             try:
@@ -154,6 +164,27 @@ class UnitOfWork:
             except BaseException:
                 self._turns.is_invoked, self._turns.current = False, None
                 raise
+
+    def _learn_end(self, turn: Turn) -> None:
+        """Read where a turn ends that the agent may have gone back into.
+
+        It goes on behind all that it ever said, for its rows are side by side.
+        """
+        start, shown = self._base.view.start, {*self._view.stored}
+        early = [e.message_id for e in turn.stored if e in shown and (e.message_id or 0) < start]
+        if not early:
+            return
+        statement = checkpointing.read_rest_of_turn(
+            self._store.tables,
+            self._key,
+            turn.turn_id,
+            after=early[-1] or 0,
+            before=start,
+        )
+        rows = [row for row in self._store.rows(statement, *self._key) if row["is_rewound"]]
+        turn.left_behind = [self._history.know(StoredMessage.of(row)) for row in rows]
+        entries = dict.fromkeys([*turn.entries, *turn.left_behind])
+        turn.entries = sorted(entries, key=lambda one: one.message_id or 0)
 
     def end_invocation(self, agent: Any, *, is_to_go_on: bool = False) -> None:
         """Store all that is pending and the agent's state, and end the turn.
@@ -305,6 +336,96 @@ class UnitOfWork:
             self._kept.clear()
             return kept
 
+    # -- going back ----------------------------------------------------------------------------
+
+    def go_back(self, agent: Any, to: Message | int) -> None:
+        """Drop the latest of the messages that an agent works with.
+
+        Args:
+            agent: The agent.
+            to: The last message to keep, or how many turns to drop.
+
+        Raises:
+            PerSQLError: If that could not be stored. It goes out with the next change set.
+            ValueError: If there is no such message, or there aren't as many turns.
+        """
+        with self.lock:
+            self._settle_before_going_back(agent)
+            entries = self._view.in_memory(agent)
+            kept = count_kept(to, agent.messages, entries)
+            dropped = [one for one in entries[kept:] if isinstance(one, HistoryEntry)]
+            ids = [one.message_id for one in dropped if one.message_id is not None]
+            if ids:
+                self._pending.go_back(min(ids), self._history.newest)
+            if kept < len(agent.messages):
+                del agent.messages[kept:]
+                self._turns.last = Turn(upstream.waiting_turn(agent))  # which waits no longer
+                upstream.forget_interrupts(agent)
+            self.commit(agent)
+            self._turns.go_back(self._view.in_memory(agent))
+
+    def rewind(self, agent: Any, checkpoint_id: str) -> CachedAgent:
+        """Go back to a checkpoint, in the database.
+
+        Args:
+            agent: The agent.
+            checkpoint_id: The checkpoint.
+
+        Returns:
+            The agent as it is to be restored now.
+
+        Raises:
+            ConflictError: If another writer came first and may not be merged with.
+            NotFoundError: If the checkpoint isn't there.
+        """
+        with self.lock:
+            self._settle_before_going_back(agent)
+            in_doubt, write_id = self._rewind_in_doubt
+            if in_doubt != checkpoint_id:
+                write_id = new_id()
+            known = Known(
+                self._base,
+                self._view.stored,
+                self._history.writes,
+                self._history.complete_to,
+                self._history.newest,
+                self._turns.latest_id,
+            )
+            try:
+                return Rewinder(self._store, self._key, checkpoint_id, write_id).rewind(known)
+            except InDoubtError as error:
+                self._rewind_in_doubt = checkpoint_id, write_id
+                raise error.error from error
+            except ConflictError as error:
+                self._fence = None if self._store.is_merging else error
+                raise
+
+    def begin_again(self, agent: Any, found: CachedAgent) -> None:
+        """Restore an agent as it is now.
+
+        Args:
+            agent: The agent.
+            found: Its row, and what it works with.
+        """
+        with self.lock:
+            codec = self._store.codec
+            fields = codec.read_agent_fields(self._key, found.data)
+            self._begin(found, fields)
+            record = codec.agent_of(self._key, copy_containers(fields))
+            self.restore(agent, upstream.give_back(agent, record))
+
+    def _settle_before_going_back(self, agent: Any) -> None:
+        self._check_fence()
+        if self._turns.is_invoked:
+            raise PerSQLError(
+                f"agent {self._key.agent_id!r} of session {self._key.session_id!r} is in the middle"
+                " of a turn; go back when the turn has ended",
+                **self._key.context,
+            )
+        self._settle_in_doubt(agent)
+        if self._pending.messages or self._pending.redacted:
+            self.commit(agent)
+
     def _store_planned(self, agent: Any, plan: Plan) -> bool:
         """Store as much as one change set takes, and return whether nothing is left."""
         draft = self._draft_to_send(agent, plan)
@@ -452,7 +573,7 @@ class UnitOfWork:
             entry.copy = copy
             if update.is_redaction and copy == entry.message:
                 self._pending.note_redacted(entry)
-        if draft.change.rewound is not None:
+        if draft.change.rewound:
             self._pending.rewound = None
         claim, turn = draft.change.claim, self._turns.current
         if claim is not None and turn is not None and turn.last is not None:

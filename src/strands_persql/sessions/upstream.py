@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import strands.hooks.events as strands_events
+from strands.agent.state import AgentState
 from strands.hooks.events import AfterInvocationEvent
 from strands.hooks.registry import HookRegistry
 from strands.interrupt import _InterruptState
@@ -26,6 +27,24 @@ def agent_record(agent: Any) -> SessionAgent:
     if from_bidi_agent is not None and not hasattr(agent, "conversation_manager"):
         return from_bidi_agent(agent)  # type: ignore[no-any-return]
     return SessionAgent.from_agent(agent)
+
+
+def give_back(agent: Any, record: SessionAgent) -> list[Message]:
+    """Give an agent its state back, and what its conversation manager knows.
+
+    Args:
+        agent: The agent.
+        record: Its record.
+
+    Returns:
+        The messages that its conversation manager puts first.
+    """
+    agent.state = AgentState(record.state)
+    manager = getattr(agent, "conversation_manager", None)
+    if manager is None:
+        return []
+    record.initialize_internal_state(agent)
+    return manager.restore_from_session(record.conversation_manager_state) or []
 
 
 def is_stateful(agent: Any) -> bool:
@@ -145,6 +164,17 @@ def wait_for_answers(agent: Any, turn_id: str, others: Mapping[str, dict[str, An
     state = interrupts(agent)
     if state is not None:
         agent._interrupt_state = WaitingInterrupts.of_turn(turn_id, state, others)  # noqa: SLF001
+
+
+def forget_interrupts(agent: Any) -> None:
+    """Have an agent wait for nothing."""
+    if interrupts(agent) is not None:
+        agent._interrupt_state = _InterruptState()  # noqa: SLF001
+
+
+def waiting_turn(agent: Any) -> str:
+    """Return the turn whose interrupts an agent waits for, or nothing where it isn't known."""
+    return getattr(interrupts(agent), "turn_id", "")
 
 
 def no_interrupts() -> dict[str, Any]:

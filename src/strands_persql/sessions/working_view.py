@@ -91,6 +91,11 @@ class WorkingView:
         self._memory.place(self._stored, agent.messages)
         self._agreed = list(self._stored)
 
+    @property
+    def stored(self) -> Sequence[Entry]:
+        """What the row's view has."""
+        return self._stored
+
     # -- what the agent has --------------------------------------------------------------------
 
     def in_memory(self, agent: Any) -> list[Entry]:

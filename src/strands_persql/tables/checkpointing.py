@@ -354,3 +354,50 @@ def read_unknown(tables: Tables, key: AgentKey, *, epoch: int, known: str, limit
     """
     values: dict[str, Value] = {"epoch": epoch, "known": known, "limit": limit}
     return tables.statement(_READ_REWOUND, **key.context, **values)
+
+
+def read_agent(tables: Tables, key: AgentKey) -> Statement:
+    """Read an agent's row, with the writes that it remembers."""
+    return tables.statement(
+        f"""
+        SELECT a.version, a.write_id, a.epoch, a.view, {WINDOW_START} AS window_start,
+            a.window_start IS NULL AS counted, a.writes, a.data
+        FROM {{agents}} AS a WHERE a.session_id = :session_id AND a.agent_id = :agent_id
+        """,  # noqa: S608
+        **key.context,
+    )
+
+
+def read_refused(tables: Tables, key: AgentKey, checkpoint_id: str, write_id: str) -> Statement:
+    """Read what a checkpoint has, unless a write has gone back to it."""
+    return tables.statement(
+        f"""
+        SELECT c.data, {RESOLVED_VIEW} AS view {CHECKPOINT} AND NOT EXISTS (
+            SELECT 1 FROM {{agents}} WHERE {OF_AGENT} AND instr(writes, :write_id) > 0
+        )
+        """,  # noqa: S608
+        **key.context,
+        checkpoint_id=checkpoint_id,
+        write_id=write_id,
+    )
+
+
+def read_rest_of_turn(
+    tables: Tables, key: AgentKey, turn: str, *, after: int, before: int
+) -> Statement:
+    """Read which messages of a turn are between two ids, and whether the agent is behind them."""
+    return tables.statement(
+        f"""
+        SELECT message_id, version, write_id, turn, claim, '' AS data, EXISTS (
+            SELECT 1 FROM json_each({_REWOUND}) AS g WHERE message_id
+                BETWEEN json_extract(g.value, '$[0]') AND json_extract(g.value, '$[1]')
+        ) AS is_rewound
+        FROM {{messages}}
+        WHERE {OF_AGENT} AND message_id > :after AND message_id < :before AND turn = :turn
+        ORDER BY message_id
+        """,  # noqa: S608
+        **key.context,
+        turn=turn,
+        after=after,
+        before=before,
+    )

@@ -7,14 +7,17 @@ from strands_persql.tables.tables import Tables
 
 def count_rows(tables: Tables, session_id: str) -> Statement:
     """Count a session's rows, and the bytes of their data, table by table."""
-    parts = " UNION ALL ".join(
+    counts = [
         f"""
         SELECT '{table}' AS name, count(*) AS n, sum(length(CAST(data AS BLOB))) AS bytes
         FROM {{{table}}} WHERE session_id = :session_id
         """  # noqa: S608
         for table in creating.SESSION_TABLES
-    )
-    return tables.statement(parts, session_id=session_id)
+    ]
+    # The hosted engine takes five terms together.
+    halves = (" UNION ALL ".join(some) for some in (counts[:3], counts[3:]))
+    query = " UNION ALL ".join(f"SELECT name, n, bytes FROM ({half})" for half in halves)  # noqa: S608
+    return tables.statement(query, session_id=session_id)
 
 
 def erase_session(tables: Tables, session_id: str, spared: str = "") -> list[Statement]:

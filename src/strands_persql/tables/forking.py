@@ -200,7 +200,8 @@ def truncate_agent(tables: Tables, key: AgentKey, write_id: str) -> list[Stateme
         WHERE {OF_AGENT} AND write_id <> '' AND {_IS_DUE} ON CONFLICT DO NOTHING
         """,  # noqa: S608
         f"""
-        UPDATE {{agents}} SET write_id = :write_id, version = version + 1, epoch = epoch + 1
+        UPDATE {{agents}} SET write_id = :write_id, version = version + 1, epoch = epoch + 1,
+            window_start = min(window_start, coalesce({NEWEST}, -1) + 1)
         WHERE {OF_AGENT} AND {_IS_DUE}
         """,  # noqa: S608
         f"""
