@@ -9,6 +9,7 @@ from strands.types.exceptions import EventLoopException
 from strands_persql.admin import Finding, SessionAdmin, checks, storing
 from strands_persql.admin.checks import CheckProgress
 from strands_persql.testing import ToolCall
+from tests.contract.agents import Scene, answers, manager_of, paying, unmanaged
 from tests.contract.lived_in import LIVES, memory, new_agent, pinned, plain
 from tests.contract.test_upgrade import old
 from tests.support.backends import FAST, Backend
@@ -42,6 +43,22 @@ def turns(backend: Backend, *prompts: str) -> Any:
     for prompt in prompts:
         agent(prompt)
     return agent
+
+
+def test_nothing_is_found_where_an_agent_went_back(backend: Backend) -> None:
+    """A call that is answered anew after a rewind is whole, and so is what was rewound."""
+    pay, _ = paying()
+    scene = Scene(backend, make=lambda: {**unmanaged(), "tools": [pay]})
+    agent = scene.open(ToolCall("pay", {"amount": 1}), "paid")
+    interrupts = agent("Pay.").interrupts
+    checkpoint = manager_of(agent).checkpoint(agent)
+    for name in ("Ada", "Ben", "Cy"):
+        manager_of(agent).rewind(agent, checkpoint)
+        agent(answers(interrupts, name))
+    assert found(backend) == []
+    manager_of(agent).rewind(agent, agent.messages[0])
+    agent(None)
+    assert found(backend) == []
 
 
 @pytest.mark.parametrize("life", [*(life for life, _ in LIVES.values()), pinned])

@@ -58,6 +58,7 @@ class HistoryCheck:
         """Begin before the first message."""
         self._access, self._key, self._view = access, key, view
         self._before: _Message | None = None
+        self._before_live: _Message | None = None  # the same, of what the agent is not behind
         self._turns: dict[str, _Turn] = {}
         self._torn: list[tuple[int, int]] = []
         self._answered: set[str] = set()
@@ -74,9 +75,12 @@ class HistoryCheck:
         else:
             yield from self._numbering(row, message_id)
             calls, results = _tools(record)
-            yield from self._pairs(row, record, turn, results)
+            if not row["is_rewound"]:  # else others of its call may have been rewound too
+                yield from self._pairs(row, record, turn, results)
         yield from self._place(message_id, turn)
         self._before = _Message(message_id, turn, calls)
+        if not row["is_rewound"]:
+            self._before_live = self._before
 
     def end(self) -> Iterator[Finding]:
         """Tell what is known only after the last message."""
@@ -143,7 +147,7 @@ class HistoryCheck:
     def _pairs(
         self, row: Row, record: SessionMessage, turn: str, results: tuple[str, ...]
     ) -> Iterator[Finding]:
-        before = self._before or _Message(-1, "", ())
+        before = self._before_live or _Message(-1, "", ())
         if before.calls is None:  # nobody knows what it has called
             return
         lost = [one for one in results if one not in before.calls]

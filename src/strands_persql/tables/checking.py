@@ -73,8 +73,12 @@ def read_multi_agent_rows(tables: Tables, session_id: str) -> Statement:
 def read_message_rows(
     tables: Tables, session_id: str, *, after: tuple[str, int], rows: int, size: int
 ) -> Statement:
-    """Read rows of messages; see `archiving.read_messages`."""
-    columns = f"agent_id, message_id, {_KINDS} AS counter, version, turn, data"
+    """Read rows of messages, and whether their agent is behind them; see `read_messages`."""
+    columns = f"""agent_id, message_id, {_KINDS} AS counter, version, turn, data, EXISTS (
+        SELECT 1 FROM {{checkpoints}} AS c CROSS JOIN json_each(c.rewound) AS g
+        WHERE c.session_id = r.session_id AND c.agent_id = r.agent_id AND c.checkpoint_id = ''
+            AND r.message_id BETWEEN json_extract(g.value, '$[0]') AND json_extract(g.value, '$[1]')
+    ) AS is_rewound"""  # noqa: S608 - nothing but constants
     return read_messages(tables, session_id, columns, after=after, rows=rows, size=size)
 
 
