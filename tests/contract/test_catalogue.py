@@ -294,7 +294,8 @@ def test_an_erased_session_is_gone(backend: Backend) -> None:
 
     erasure = keeper(backend).erase("s")
 
-    assert erasure.rows == {"messages": 10, "agents": 1, "multi_agents": 1, "sessions": 1}
+    rows = {table: count for table, count in erasure.rows.items() if count}
+    assert rows == {"messages": 10, "agents": 1, "multi_agents": 1, "sessions": 1}
     assert erasure.bytes > bytes_before
     assert erasure.was_there
     assert {row["session_id"] for rows in backend.dump().values() for row in rows} == {"t"}

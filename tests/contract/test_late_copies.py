@@ -139,6 +139,7 @@ def test_a_deletion_deletes_all(backend: Backend, fault: Any) -> None:
         "agents": {"t"},
         "messages": {"t"},
         "multi_agents": set(),
+        "contents": set(),
     }
 
 

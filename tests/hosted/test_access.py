@@ -79,10 +79,12 @@ def test_what_is_missing_is_named(hosted: Backend, readwrite: Backend) -> None:
     """The error names the tables and columns that are missing, and leaves the SQL to ``sql``."""
     hosted.repository().setup()
     hosted.raw("DROP TABLE strands_multi_agents")
+    for event in ("created", "replaced", "deleted"):
+        hosted.raw(f"DROP TRIGGER strands_agents_view_{event}")
     hosted.raw("ALTER TABLE strands_agents DROP COLUMN view")
     with pytest.raises(SchemaError) as caught:
         readwrite.repository().setup()
-    said = "lacks column strands_agents.view, table strands_multi_agents, and this access"
+    said = "lacks column strands_agents.view, table strands_multi_agents, triggers, and this"
     assert said in str(caught.value)
     assert "CREATE" not in str(caught.value)
 

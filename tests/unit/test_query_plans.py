@@ -14,6 +14,7 @@ from strands_persql.tables import (
     catalogue,
     checking,
     checkpointing,
+    contents,
     erasing,
     forking,
     preconditions,
@@ -85,6 +86,16 @@ SORTED = {
     "read_refused",
 }
 
+
+def _of_triggers() -> Iterator[str]:
+    """Yield what the triggers on messages do, with values in place of the row's."""
+    for sql in contents.triggers(TABLES, ["messages"]):
+        body = sql.partition(" BEGIN ")[2].removesuffix(" END")
+        for statement in body.removesuffix(";").split("; "):
+            named = statement.replace("NEW.session_id", "'s'").replace("OLD.session_id", "'s'")
+            yield named.replace("NEW.data", "'{}'").replace("OLD.data", "'{}'")
+
+
 BOUNDED = {
     "list_sessions": catalogue.list_sessions(TABLES, after="", starts_with="a", limit=9),
     "list_agents": catalogue.list_agents(TABLES, "s"),
@@ -128,6 +139,18 @@ BOUNDED = {
         f"erase_session, {number}": statement
         for number, statement in enumerate(erasing.erase_session(TABLES, "s"))
     },
+    "store_part": contents.store_part(TABLES, "s", "d", 0, ""),
+    "require_parts": contents.require_parts(TABLES, "s", IDS, 2),
+    "require_parts, of a write": contents.require_parts(TABLES, "s", IDS, 2, write_id="w"),
+    **{
+        f"take_staged, contents {number}": statement
+        for number, statement in enumerate(contents.take_staged(TABLES, "s", "import/w/s", "w"))
+    },
+    "drop": contents.drop(TABLES, "s"),
+    "read_parts": contents.read_parts(TABLES, "s", IDS, 0, 8),
+    "list_parts": contents.list_parts(TABLES, ("s", "d", 0), 9),
+    "sweep_parts": contents.sweep_parts(TABLES, ("s", "d", 0), ("t", "d", 0), 60.0),
+    **{f"triggers, {number}": TABLES.statement(sql) for number, sql in enumerate(_of_triggers())},
     "create_missing_session": repairing.create_missing_session(TABLES, "s", "{}", ""),
     "replace_data": repairing.replace_data(TABLES, "messages", ROW, found="", data=""),
     "delete_row": repairing.delete_row(TABLES, "messages", ROW, ""),
@@ -224,8 +247,9 @@ def test_a_scan_would_be_noticed(database: LocalDatabase) -> None:
 def test_every_statement_of_the_administration_is_judged() -> None:
     """Each function of these modules that returns a statement is among those above."""
     judged = {name.partition(",")[0] for name in BOUNDED} | {"list_active_sessions"}
-    helpers = {"page_size", "staged_id"}
-    for module in (catalogue, archiving, checking, checkpointing, erasing, forking, repairing):
+    helpers = {"page_size", "staged_id", "has_list", "list_of", "parts_of"}
+    modules = (archiving, catalogue, checking, checkpointing, contents, erasing, forking, repairing)
+    for module in modules:
         names = {
             name
             for name, value in vars(module).items()

@@ -11,6 +11,7 @@ from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.tables import found, migrations
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.found import FoundTables
+from strands_persql.tables.leaves import LIST_OF_OBJECT, filled, listed
 from strands_persql.tables.tables import Tables
 
 
@@ -83,8 +84,23 @@ class Access:
         return self.run(batch, **context)[handle]
 
     def run(self, batch: Batch, *, writes: bool = False, **context: Any) -> Answer:
-        """Run a batch in one transaction and one round trip."""
-        return self.gateway.run(batch, writes=writes, **context)
+        """Run a batch in one transaction and one round trip; rows come without large content."""
+        return self.gateway.run(batch, writes=writes, is_raw=True, **context)
+
+    def whole(self, text: Any, session_id: str) -> Any:
+        """Return JSON with its large content put back in; as it is where some of that is lost."""
+        wanted = listed(text) if isinstance(text, str) and LIST_OF_OBJECT in text else {}
+        if not wanted:
+            return text
+        try:
+            return filled(text, self.gateway.read_contents(session_id, wanted))
+        except KeyError:
+            return text
+
+    def whole_row(self, row: Row, session_id: str) -> Row:
+        """Return a row with its large content put back in, as `whole` does."""
+        columns = [one for one in ("data", "view") if one in row]
+        return {**row, **{one: self.whole(row[one], session_id) for one in columns}}
 
 
 def no_session(session_id: str) -> NotFoundError:

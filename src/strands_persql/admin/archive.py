@@ -9,10 +9,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
+from strands_persql.admin.large_lines import cant_be_read
 from strands_persql.admin.lines import (
     FORMAT_VERSION,
     Digest,
@@ -21,7 +21,6 @@ from strands_persql.admin.lines import (
     SessionLines,
     TransferReport,
     as_json,
-    is_unreadable,
 )
 from strands_persql.errors import AlreadyExistsError, InvalidDataError
 from strands_persql.runtime.ids import check_id
@@ -32,6 +31,7 @@ PARTIAL = ".part"
 
 _SPOOLED = 8_000_000  # bytes of a session held in memory where it can't be taken back
 _WRITTEN_TOGETHER = 100  # lines
+_LARGE = 1_000_000  # bytes of a line that is written by itself
 _MESSAGE = '{"type":"message",'
 
 
@@ -57,7 +57,7 @@ class ArchiveSink:
         with tempfile.SpooledTemporaryFile(_SPOOLED) as spool:
             for some in _portions(session.lines()):
                 spool.write(b"".join(map(digest.add, some)))
-                unreadable += sum(map(is_unreadable, some))
+                unreadable += sum(map(cant_be_read, some))
             spool.seek(0)
             shutil.copyfileobj(cast("IO[bytes]", spool), self._file)
         self._write(digest.end_of(session.session_id))
@@ -81,7 +81,13 @@ class ArchiveSink:
 
 
 def _portions(lines: Iterator[Line]) -> Iterator[list[Line]]:
-    while some := list(islice(lines, _WRITTEN_TOGETHER)):
+    some: list[Line] = []
+    for line in lines:
+        some.append(line)
+        if len(some) == _WRITTEN_TOGETHER or len(line.text) > _LARGE:
+            yield some
+            some = []
+    if some:
         yield some
 
 

@@ -250,7 +250,7 @@ def list_agents(access: Access, session_id: str, *, counts: bool = False) -> lis
     contents = count_contents(access, [session_id])[session_id] if counts else None
     summaries = []
     for row in answer[agents]:
-        summary = _agent(access, session_id, row)
+        summary = _agent(access, session_id, access.whole_row(row, session_id))
         if contents is not None:
             summary = replace(summary, contents=contents.get(summary.agent_id, Contents()))
         summaries.append(summary)
@@ -297,7 +297,8 @@ def list_multi_agents(access: Access, session_id: str) -> list[MultiAgentSummary
     for row in access.rows(catalogue.list_multi_agents(access.found, session_id)):
         key = AgentKey(session_id, row["multi_agent_id"])
         try:
-            state: dict[str, Any] | None = access.codec.read_multi_agent(key, row["data"])
+            data = access.whole(row["data"], session_id)
+            state: dict[str, Any] | None = access.codec.read_multi_agent(key, data)
         except CorruptRowError:
             state = None
         summaries.append(

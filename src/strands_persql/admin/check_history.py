@@ -18,6 +18,7 @@ from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import checking, repairing
 from strands_persql.tables.codec import fields_of
 from strands_persql.tables.encoding import to_json
+from strands_persql.tables.leaves import listed, split
 
 _LOST = "The result of this call was lost."
 
@@ -88,7 +89,8 @@ class HistoryCheck:
             yield self._interleaved(first, last)
 
     def _read(self, row: Row) -> SessionMessage:
-        stored = StoredMessage(int(row["message_id"]), 1, "", row["turn"], "", row["data"])
+        data = self._access.whole(row["data"], self._key.session_id)
+        stored = StoredMessage(int(row["message_id"]), 1, "", row["turn"], "", data)
         return self._access.codec.read_message(self._key, stored)
 
     def _finding(self, kind: Any, message_id: int, what: str) -> Finding:
@@ -176,11 +178,13 @@ class HistoryCheck:
             record.message_id,
             f"the call of the result {lost[0]!r} is lost",
         )
-        rewritten = to_json(fields_of(_without_results(record, lost)), "message")
+        rewritten = split(to_json(fields_of(_without_results(record, lost)), "message"))
+        if not listed(row["data"]).keys() >= rewritten.leaves.keys():
+            return finding  # it takes more than a statement to store what is large
         return replace(
             finding,
             repair="keep what the result says as text, which models take without a call",
-            statements=(self._replace(row, record.message_id, rewritten), self._mark()),
+            statements=(self._replace(row, record.message_id, rewritten.text), self._mark()),
         )
 
     def _lost_result(

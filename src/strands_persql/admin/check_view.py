@@ -8,7 +8,8 @@ from strands_persql.admin.findings import Finding
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import repairing
 from strands_persql.tables.codec import is_message
-from strands_persql.tables.encoding import decoded
+from strands_persql.tables.encoding import MissingContentError, decoded
+from strands_persql.tables.leaves import split
 from strands_persql.tables.tables import Tables
 
 
@@ -20,11 +21,14 @@ class ViewCheck:
         key: The agent.
         view: The column ``view``.
         start: The column ``window_start``.
+        stored: The column ``view`` as it is stored, without large content.
     """
 
-    def __init__(self, tables: Tables, key: AgentKey, view: str | None, start: Any) -> None:
+    def __init__(
+        self, tables: Tables, key: AgentKey, view: str | None, start: Any, *, stored: str | None
+    ) -> None:
         """Begin before the first message."""
-        self._tables, self._key = tables, key
+        self._tables, self._key, self._stored = tables, key, stored
         self._view, self._start = view, start
         self._segments = _segments(view)
         self._rows = [0] * len(self._segments or ())
@@ -53,24 +57,27 @@ class ViewCheck:
             wrong = json.dumps(self._segments[bad[0]], ensure_ascii=False)[:80]
             what = f"the agent works with {wrong}, which has no message"
             text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
-            yield self._finding(what, "take it out", text, start)
+            yield self._finding(what, "take it out", split(text).text, start)
         elif start > self._newest + 1:
             what = f"the agent's window begins with message {start}, and {self._newest} is the last"
             repair = f"have it begin with message {self._newest + 1}"
-            yield self._finding(what, repair, self._view, self._newest + 1)
+            yield self._finding(what, repair, self._stored, self._newest + 1)
 
     def _is_good(self, index: int) -> bool:
         assert self._segments is not None
         segment = self._segments[index]
         if isinstance(segment, list):
             return self._rows[index] > 0
-        return is_message(decoded(segment, json.dumps(segment)))
+        try:
+            return is_message(decoded(segment, json.dumps(segment)))
+        except MissingContentError:
+            return False
 
     def _finding(self, what: str, repair: str, view: str | None, start: int | None) -> Finding:
         statement = repairing.set_view(
             self._tables,
             self._key,
-            found=(self._view, self._start),
+            found=(self._stored, self._start),
             view=None if start is None else view,
             start=start,
         )

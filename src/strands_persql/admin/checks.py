@@ -198,11 +198,13 @@ class _SessionCheck:
         yield from self._counter("agents", row["counter"], key.context)
         yield from self._counter("agents", row["epoch_counter"], key.context, "epoch")
         view, start = row["view"], row["window_start"]
-        self._agents[key.agent_id] = view_of(view, start)
-        self._views[key.agent_id] = ViewCheck(self._access.tables, key, view, start)
+        whole = self._access.whole(view, self._session_id)
+        self._agents[key.agent_id] = view_of(whole, start)
+        self._views[key.agent_id] = ViewCheck(self._access.tables, key, whole, start, stored=view)
         try:
             codec = self._access.codec
-            codec.agent_of(key, codec.read_agent_fields(key, row["data"]))
+            data = self._access.whole(row["data"], self._session_id)
+            codec.agent_of(key, codec.read_agent_fields(key, data))
         except CorruptRowError as error:
             statement = repairing.delete_row(
                 self._access.tables, "agents", key.context, row["data"]
@@ -220,7 +222,8 @@ class _SessionCheck:
         key = AgentKey(self._session_id, row["multi_agent_id"])
         yield from self._counter("multi_agents", row["counter"], key.context)
         try:
-            self._access.codec.read_multi_agent(key, row["data"])
+            data = self._access.whole(row["data"], self._session_id)
+            self._access.codec.read_multi_agent(key, data)
         except CorruptRowError as error:
             statement = repairing.delete_row(
                 self._access.tables, "multi_agents", key.context, row["data"]

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from strands_persql.admin.access import Access, no_session
+from strands_persql.admin.large_lines import has_lost_content
 from strands_persql.admin.lines import HistoryChangedError, Line, SessionGoneError, SessionLines
 from strands_persql.databases.protocol import Statement
 from strands_persql.gateway.batch import Answer, Batch, Handle, Row
@@ -121,6 +122,7 @@ class DatabaseSession:
         self._access = access
         self._session_id = session_id
         self._beginning = beginning
+        self._has_lost = False
 
     @property
     def session_id(self) -> str:
@@ -128,7 +130,24 @@ class DatabaseSession:
         return self._session_id
 
     def lines(self) -> Iterator[Line]:
-        """Read the session's lines.
+        """Read the session's lines, each with its large content.
+
+        Raises:
+            HistoryChangedError: If stored messages changed or moved meanwhile.
+            SessionGoneError: If it isn't there.
+        """
+        for line in self.bare_lines():
+            whole = Line(line.kind, self._access.whole(line.text, self._session_id))
+            if has_lost_content(whole) and not self._has_lost:
+                self._has_lost = True  # it isn't read again for what is lost for good
+                raise HistoryChangedError(
+                    f"content of session {self._session_id!r} changed while it was read; try again",
+                    session_id=self._session_id,
+                )
+            yield whole
+
+    def bare_lines(self) -> Iterator[Line]:
+        """Read the session's lines without their large content.
 
         Raises:
             HistoryChangedError: If stored messages changed or moved meanwhile.

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from strands_persql.admin.access import Access
+from strands_persql.admin.large_lines import cant_be_read, without_large_content
 from strands_persql.admin.lines import (
     TABLES,
     Existing,
@@ -28,7 +29,8 @@ from strands_persql.errors import (
 )
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.runtime.ids import check_id, new_id
-from strands_persql.tables import archiving, erasing, reading
+from strands_persql.tables import archiving, contents, erasing, reading
+from strands_persql.tables.leaves import Skeleton
 
 REQUEST_BYTES = 4_000_000
 """Bytes of lines that one request stores; a larger session takes several, and is staged."""
@@ -49,6 +51,8 @@ class _Session:
         lines: Its lines by kind.
         size: The size of its messages among them.
         staged: Messages of it that are in the database already, where nobody reads them.
+        contents: How many parts its large contents have, by their digests: they are in the
+            database already, where the staged messages are.
         unreadable: Rows that can't be read.
     """
 
@@ -57,12 +61,17 @@ class _Session:
     lines: dict[Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in TABLES})
     size: int = 0
     staged: int = 0
+    contents: dict[str, int] = field(default_factory=dict)
     unreadable: int = 0
 
     def add(self, line: Line) -> None:
         self.lines[line.kind].append(line.text)
         self.size += len(line.text) if line.kind == "message" else 0
-        self.unreadable += is_unreadable(line)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether something of it is in the database already."""
+        return bool(self.staged or self.contents)
 
     @property
     def staged_id(self) -> str:
@@ -107,10 +116,10 @@ class DatabaseSink:
             if not self._read(session.lines(), pending, report):
                 return
             self._waiting.append(pending)
-            if pending.staged or len(self._waiting) == _TOGETHER:
+            if pending.is_begun or len(self._waiting) == _TOGETHER:
                 self.flush(report)
         except BaseException:
-            if pending.staged:
+            if pending.is_begun:
                 drop_staged(self._access, pending.staged_id)
             raise
 
@@ -118,10 +127,17 @@ class DatabaseSink:
         """Read a session, staging it where it is large, and return whether to store it."""
         for line in lines:
             self._check_size(line, pending.session_id)
-            pending.add(line)
-            if pending.size > REQUEST_BYTES:
-                if not pending.staged and self._is_settled(lines, pending, report):
-                    return False
+            bare = without_large_content(line)
+            pending.add(Line(line.kind, bare.text))
+            pending.unreadable += cant_be_read(line)
+            is_large = pending.size > REQUEST_BYTES
+            if not bare.leaves and not is_large:
+                continue
+            if not pending.is_begun and self._is_settled(lines, pending, report):
+                return False
+            if bare.leaves:
+                self._store_leaves(pending, bare)
+            if is_large:
                 self._stage(pending)
         return True
 
@@ -144,15 +160,14 @@ class DatabaseSink:
         """Do nothing: a database has no end."""
 
     def _check_size(self, line: Line, session_id: str) -> None:
-        limit = self._access.gateway.max_row_bytes
-        if limit is None or len(line.text) * 4 <= limit:
+        limit = self._access.codec.max_bytes
+        if len(line.text) * 4 <= limit:
             return
         size = len(line.text.encode())
         if size > limit:
             raise TooLargeError(
                 f"a {line.kind.replace('_', '-')} of session {session_id!r} takes {size} bytes,"
-                f" and a row of this database holds at most {limit}; nothing of the session was"
-                " stored",
+                f" and this database takes at most {limit}; nothing of the session was stored",
                 size=size,
                 limit=limit,
                 session_id=session_id,
@@ -170,6 +185,12 @@ class DatabaseSink:
         ours = DatabaseSession(self._access, pending.session_id)
         self._keeps(ours, chain(_lines_of(pending), rest), report)
         return True
+
+    def _store_leaves(self, pending: _Session, line: Skeleton) -> None:
+        pending.contents |= {digest: leaf.count for digest, leaf in line.leaves.items()}
+        batch = Batch()
+        batch.bring(line)
+        self._access.run(batch, writes=True, session_id=pending.staged_id)
 
     def _stage(self, pending: _Session) -> None:
         messages = pending.lines["message"]
@@ -195,19 +216,21 @@ class DatabaseSink:
             ours = there[session.session_id]
             if session.staged or not self._keeps(ours, _lines_of(session), report):
                 self._store_all([session], report, replaces=True)
+            elif session.contents:
+                drop_staged(self._access, session.staged_id)
 
     def _find(self, session_ids: list[str]) -> Sequence[dict[str, object]]:
         rows = self._access.rows(archiving.find_sessions(self._access.tables, session_ids))
         by_id = {row["session_id"]: dict(row) for row in rows}
         return [by_id[one] for one in session_ids]
 
-    def _keeps(self, ours: SessionLines, lines: Iterable[Line], report: TransferReport) -> bool:
+    def _keeps(self, ours: DatabaseSession, lines: Iterable[Line], report: TransferReport) -> bool:
         """Whether what is there stays: it is the same, or is to be skipped.
 
         Raises:
             AlreadyExistsError: If it is another one, and may not be replaced.
         """
-        session_id, theirs = ours.session_id, digest_of(lines).hex
+        session_id, theirs = ours.session_id, _bare_digest(lines)
         if _digest_if_there(ours) == theirs:
             report.unchanged.append(session_id)
         elif self._existing == "skip":
@@ -228,6 +251,16 @@ class DatabaseSink:
             if replaces:
                 batch.run(*erasing.erase_session(tables, session.session_id, session.write_id))
             batch.run(*self._statements(session))
+            if session.contents:
+                batch.run(
+                    contents.require_parts(
+                        tables,
+                        session.session_id,
+                        session.contents,
+                        sum(session.contents.values()),
+                        write_id=session.write_id,
+                    )
+                )
             stored.append(
                 batch.ask(reading.read_creating_write(tables, "sessions", session.session_id))
             )
@@ -244,6 +277,10 @@ class DatabaseSink:
 
     def _statements(self, session: _Session) -> Iterator[Statement]:
         tables = self._access.tables
+        if session.contents:
+            yield from contents.take_staged(
+                tables, session.session_id, session.staged_id, session.write_id
+            )
         if session.staged:
             yield archiving.take_staged(tables, session.session_id, session.write_id)
         for kind, table in TABLES.items():
@@ -265,11 +302,16 @@ def _lines_of(session: _Session) -> Iterator[Line]:
             yield Line(kind, text)
 
 
-def _digest_if_there(session: SessionLines) -> str | None:
+def _digest_if_there(session: DatabaseSession) -> str | None:
     try:
-        return digest_of(session.lines()).hex
+        return _bare_digest(session.bare_lines())
     except SessionGoneError:
         return None
+
+
+def _bare_digest(lines: Iterable[Line]) -> str:
+    """Return the digest of lines without their large content, which the rest of them names."""
+    return digest_of(Line(one.kind, without_large_content(one).text) for one in lines).hex
 
 
 def _portions(lines: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -324,7 +366,7 @@ def drop_staged(access: Access, staged: str) -> int:
     """
     count = 0
     while True:
-        batch = Batch()
+        batch = Batch(contents.drop(access.tables, staged))
         deleted = batch.ask(archiving.drop_staged(access.tables, staged, _STAGED_AT_ONCE))
         found = len(access.run(batch, writes=True)[deleted])
         count += found

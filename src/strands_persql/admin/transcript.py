@@ -78,7 +78,7 @@ def read_transcript(
     rows = access.rows(statement, **key.context)
     if not rows and after is None and not _is_there(access, key):
         raise no_agent(*key)
-    entries = [_entry(access, key, row) for row in rows[:limit]]
+    entries = [_entry(access, key, access.whole_row(row, session_id)) for row in rows[:limit]]
     return Page(entries, str(entries[-1].message_id) if len(rows) > limit else None)
 
 

@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strands_persql.databases.failures import Cause, Failure, classify
@@ -117,6 +117,18 @@ class Gateway:
             if writes or not lacks_any or is_second:
                 return whole
             is_second = True
+
+    def read_contents(self, session_id: str, wanted: Mapping[str, int]) -> dict[str, list[str]]:
+        """Return the parts of a session's contents, of those that are as they were.
+
+        Args:
+            session_id: The session.
+            wanted: The contents' sizes by their digests.
+        """
+        context: _Context = {"session_id": session_id, "agent_id": None}
+        return self._contents.read(
+            wanted, session_id, lambda one, _: self._run(one, False, context)
+        )
 
     def _run(self, batch: Batch, writes: bool, context: _Context) -> Answer:
         try:

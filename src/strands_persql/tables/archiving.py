@@ -290,19 +290,25 @@ def drop_staged(tables: Tables, staged: str, limit: int) -> Statement:
     )
 
 
+_NEXT_STAGED = f"""(
+    SELECT min(id) FROM (
+        SELECT min(session_id) AS id FROM {{{{messages}}}}
+        WHERE session_id > {{after}} AND session_id < '{_LAST_STAGED}'
+        UNION ALL SELECT min(session_id) FROM {{{{contents}}}}
+        WHERE session_id > {{after}} AND session_id < '{_LAST_STAGED}'
+    )
+)"""  # noqa: S608 - nothing but constants
+
+
 def list_staged(tables: Tables, after: str, limit: int) -> Statement:
-    """Read the ids under which unfinished imports have left messages, beyond one of them."""
+    """Read the ids under which unfinished imports have left rows, beyond one of them."""
     return tables.statement(
         f"""
         WITH RECURSIVE staged(id, n) AS (
-            SELECT min(session_id), 1 FROM {{messages}}
-            WHERE session_id > :after AND session_id < '{_LAST_STAGED}'
+            SELECT {_NEXT_STAGED.format(after=":after")}, 1
             UNION ALL
-            SELECT (
-                SELECT min(session_id) FROM {{messages}}
-                WHERE session_id > staged.id AND session_id < '{_LAST_STAGED}'
-            ), n + 1
-            FROM staged WHERE id IS NOT NULL AND n < CAST(:limit AS INTEGER)
+            SELECT {_NEXT_STAGED.format(after="staged.id")}, n + 1 FROM staged
+            WHERE id IS NOT NULL AND n < CAST(:limit AS INTEGER)
         )
         SELECT id FROM staged WHERE id IS NOT NULL
         """,  # noqa: S608

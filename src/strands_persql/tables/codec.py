@@ -61,6 +61,12 @@ class RowCodec:
         self._tables = tables
         self._max_row_bytes = max_row_bytes
 
+    @property
+    def max_bytes(self) -> int:
+        """The most bytes that a row's JSON may take, with what is stored apart from the row."""
+        limit = self._max_row_bytes
+        return MAX_CONTENT_BYTES if limit is None or limit >= _LEAST_FOR_PARTS else limit
+
     # -- encoding ------------------------------------------------------------------------------
 
     def session(self, session: Session) -> RowData:
@@ -101,12 +107,9 @@ class RowCodec:
         return self._checked(RowData(text, time, time), "multi-agent's state", context)
 
     def _checked(self, row: RowData, what: str, context: dict[str, Any]) -> RowData:
-        limit = self._max_row_bytes
-        if limit is not None and limit < _LEAST_FOR_PARTS:  # nor can a row of it hold a part
-            self._check_size(row.data, limit, what, context)
-        elif len(row.data) > LEAF_CHARACTERS:
-            self._check_size(row.data, MAX_CONTENT_BYTES, what, context)
-            self._check_size(row.skeleton.text, limit or MAX_CONTENT_BYTES, what, context)
+        self._check_size(row.data, self.max_bytes, what, context)
+        if len(row.data) > LEAF_CHARACTERS and self._max_row_bytes is not None:
+            self._check_size(row.skeleton.text, self._max_row_bytes, what, context)
         return row
 
     @staticmethod

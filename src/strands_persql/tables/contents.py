@@ -6,26 +6,20 @@ whoever replaces, moves or deletes a row, what nothing refers to any more goes w
 """
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.tables.leaves import LIST_OF_ARRAY, LIST_OF_OBJECT
 from strands_persql.tables.tables import DATABASE_NOW, Tables
 
-# The columns that may have leaves, and what their JSON begins with then.
-_HOLDERS = {
-    ("messages", "data"): LIST_OF_OBJECT,
-    ("agents", "data"): LIST_OF_OBJECT,
-    ("agents", "view"): LIST_OF_ARRAY,
-    ("multi_agents", "data"): LIST_OF_OBJECT,
-    ("checkpoints", "data"): LIST_OF_OBJECT,
-    ("checkpoints", "view"): LIST_OF_ARRAY,
+HOLDERS = {
+    "messages": {"data": LIST_OF_OBJECT},
+    "agents": {"data": LIST_OF_OBJECT, "view": LIST_OF_ARRAY},
+    "multi_agents": {"data": LIST_OF_OBJECT},
+    "checkpoints": {"data": LIST_OF_OBJECT, "view": LIST_OF_ARRAY},
 }
-TRIGGERED = {
-    "contents": ("messages", "agents", "multi_agents"),
-    "checkpoints": ("checkpoints",),
-}
-"""With which tables the triggers on which are made."""
+"""The columns of tables that may have leaves, and what their JSON begins with then."""
+
 _DIGEST = 64  # characters
 
 
@@ -47,10 +41,10 @@ def list_of(column: str, begins: str) -> str:
 # -- counting uses ---------------------------------------------------------------------------------
 
 
-def triggers(tables: Tables, name: str) -> Iterator[str]:
-    """Yield the SQL that makes the triggers that come with a table, unless they are there."""
-    for (table, column), begins in _HOLDERS.items():
-        if table in TRIGGERED.get(name, ()):
+def triggers(tables: Tables, names: Iterable[str]) -> Iterator[str]:
+    """Yield the SQL that makes the triggers on some tables, unless they are there."""
+    for table in names:
+        for column, begins in HOLDERS.get(table, {}).items():
             yield from _triggers(tables.prefix, table, column, begins)
 
 
@@ -105,16 +99,37 @@ def store_part(tables: Tables, session_id: str, digest: str, place: int, data: s
 
 
 def require_parts(
-    tables: Tables, session_id: str, digests: Collection[str], count: int
+    tables: Tables,
+    session_id: str,
+    digests: Collection[str],
+    count: int,
+    *,
+    write_id: str | None = None,
 ) -> Statement:
-    """Fail, and the transaction with it, unless all parts of some contents are there."""
+    """Fail, and the transaction with it, unless all parts of some contents are there.
+
+    Args:
+        tables: The tables.
+        session_id: The session.
+        digests: The contents.
+        count: How many parts they have.
+        write_id: The write that must have created the session for this to matter, or None.
+    """
+    condition = (
+        ""
+        if write_id is None
+        else """ AND EXISTS (
+            SELECT 1 FROM {sessions} WHERE session_id = :session_id AND write_id = :write_id
+        )"""
+    )
     return tables.statement(
-        """
-        INSERT INTO {contents} (session_id) SELECT NULL WHERE (
-            SELECT count(*) FROM {contents}
+        f"""
+        INSERT INTO {{contents}} (session_id) SELECT NULL WHERE (
+            SELECT count(*) FROM {{contents}}
             WHERE session_id = :session_id AND digest IN (SELECT value FROM json_each(:digests))
-        ) < :count
-        """,
+        ) < :count{condition}
+        """,  # noqa: S608 - nothing but constants
+        write_id=write_id,
         session_id=session_id,
         digests=json.dumps([*digests]),
         count=count,
@@ -147,6 +162,13 @@ def take_staged(tables: Tables, session_id: str, staged: str, write_id: str) -> 
             **values,
         ),
     ]
+
+
+def drop(tables: Tables, session_id: str) -> Statement:
+    """Delete all contents of a session, or of an unfinished import."""
+    return tables.statement(
+        "DELETE FROM {contents} WHERE session_id = :session_id", session_id=session_id
+    )
 
 
 # -- reading ---------------------------------------------------------------------------------------

@@ -26,8 +26,10 @@ def changes(tables: Tables, described: Sequence[Sequence[Mapping[str, Any]]]) ->
     sql: list[str] = []
     for name, found in zip(KEYS, described, strict=True):
         keys = {column["name"]: int(column["pk"]) for column in found}
-        sql += _upgrade(tables, name, keys) if keys else _create(tables, name)
-    return sql
+        sql += _upgrade(tables, name, keys) if keys else [_create(tables, name)]
+    new = [name for name, found in zip(KEYS, described, strict=True) if not found]
+    # Where the table of contents is, the triggers on all others are.
+    return [*sql, *contents.triggers(tables, contents.HOLDERS if "contents" in new else new)]
 
 
 def missing(sql: str) -> str:
@@ -38,19 +40,17 @@ def missing(sql: str) -> str:
     if sql.startswith("CREATE TABLE"):
         return f"table {words[5]}"
     if sql.startswith("CREATE TRIGGER"):
-        return f"trigger {words[5]}"
+        return "triggers"
     return f"index {words[5]}" if sql.startswith("CREATE INDEX") else f"values in {words[1]}"
 
 
-def _create(tables: Tables, name: str) -> list[str]:
+def _create(tables: Tables, name: str) -> str:
     # Neither a second index nor a rowid: each would double the rows that PerSQL bills.
     definitions = ", ".join(f"{column} {kind}" for column, kind in columns(name).items())
-    table = (
+    return (
         f"CREATE TABLE IF NOT EXISTS {tables.prefix}{name}"
         f" ({definitions}, PRIMARY KEY ({', '.join(KEYS[name])})) WITHOUT ROWID"
     )
-    # In the transaction that makes the table: where it is, they are.
-    return [table, *contents.triggers(tables, name)]
 
 
 def _upgrade(tables: Tables, name: str, found: Mapping[str, int]) -> list[str]:
