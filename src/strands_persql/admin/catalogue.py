@@ -11,6 +11,7 @@ from strands_persql.gateway.batch import Batch, Row
 from strands_persql.persistence.view import View
 from strands_persql.runtime.ids import AgentKey, check_id
 from strands_persql.tables import catalogue, reading
+from strands_persql.tables.cells import number_in, text_in
 
 _T = TypeVar("_T")
 
@@ -218,13 +219,13 @@ def _next(last: SessionSummary, order: Order) -> str:
 
 
 def _session(row: Row) -> SessionSummary:
-    active_at = row["active_at"] or row["updated_at"] or ""
+    active_at = text_in(row["active_at"]) or text_in(row["updated_at"])
     return SessionSummary(
         row["session_id"],
-        row["created_at"] or "",
+        text_in(row["created_at"]),
         active_at,
-        int(row["agents"]),
-        int(row["multi_agents"]),
+        number_in(row["agents"]),
+        number_in(row["multi_agents"]),
     )
 
 
@@ -267,10 +268,10 @@ def _agent(access: Access, session_id: str, row: Row) -> AgentSummary:
     interrupts = _dict(internal.get("interrupt_state")) or {}
     return AgentSummary(
         key.agent_id,
-        row["created_at"] or "",
-        row["active_at"],
-        int(row["version"]),
-        None if row["newest_id"] is None else int(row["newest_id"]),
+        text_in(row["created_at"]),
+        text_in(row["active_at"]),
+        number_in(row["version"]),
+        None if row["newest_id"] is None else number_in(row["newest_id"]),
         view_of(row["view"], row["window_start"]),
         _dict(fields.get("state")),
         _dict(fields.get("conversation_manager_state")),
@@ -282,12 +283,12 @@ def _dict(value: Any) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def view_of(view: str | None, start: Any) -> View:
+def view_of(head: Any, start: Any) -> View:
     """Return the view that a row has, as far as it can be read."""
-    first = 0 if start is None else int(start)
+    first = number_in(start)
     try:
-        return View.of(view, first)
-    except (ValueError, TypeError, LookupError, RecursionError):
+        return View.of(head, first)
+    except ValueError:
         return View(first, is_explicit=False)
 
 
@@ -304,9 +305,9 @@ def list_multi_agents(access: Access, session_id: str) -> list[MultiAgentSummary
         summaries.append(
             MultiAgentSummary(
                 key.agent_id,
-                int(row["version"]),
-                row["created_at"] or "",
-                row["updated_at"] or "",
+                number_in(row["version"]),
+                text_in(row["created_at"]),
+                text_in(row["updated_at"]),
                 state,
             )
         )
@@ -331,17 +332,17 @@ def portions(session_ids: Sequence[str]) -> Iterator[Sequence[str]]:
 def contents_of(row: Row) -> Contents:
     """Return what `measure_sessions` has counted."""
     tokens = Tokens(
-        int(row["input_tokens"]),
-        int(row["output_tokens"]),
-        int(row["total_tokens"]),
-        int(row["cache_read_tokens"]),
-        int(row["cache_write_tokens"]),
+        number_in(row["input_tokens"]),
+        number_in(row["output_tokens"]),
+        number_in(row["total_tokens"]),
+        number_in(row["cache_read_tokens"]),
+        number_in(row["cache_write_tokens"]),
     )
     return Contents(
-        int(row["messages"]),
-        int(row["turns"]),
-        int(row["bytes"] or 0),
-        int(row["writes"] or 0),
+        number_in(row["messages"]),
+        number_in(row["turns"]),
+        number_in(row["bytes"]),
+        number_in(row["writes"]),
         tokens,
     )
 

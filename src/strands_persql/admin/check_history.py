@@ -16,6 +16,7 @@ from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import checking, repairing
+from strands_persql.tables.cells import number_in, text_in
 from strands_persql.tables.codec import fields_of
 from strands_persql.tables.encoding import to_json
 from strands_persql.tables.leaves import listed, split
@@ -66,7 +67,7 @@ class HistoryCheck:
 
     def message(self, row: Row) -> Iterator[Finding]:
         """Take the next message."""
-        message_id, turn = int(row["message_id"]), row["turn"]
+        message_id, turn = number_in(row["message_id"]), text_in(row["turn"])
         calls: tuple[str, ...] | None = None
         yield from self._counter(row, message_id)
         try:
@@ -90,7 +91,8 @@ class HistoryCheck:
 
     def _read(self, row: Row) -> SessionMessage:
         data = self._access.whole(row["data"], self._key.session_id)
-        stored = StoredMessage(int(row["message_id"]), 1, "", row["turn"], "", data)
+        message_id = number_in(row["message_id"])
+        stored = StoredMessage(message_id, 1, "", text_in(row["turn"]), "", data)
         return self._access.codec.read_message(self._key, stored)
 
     def _finding(self, kind: Any, message_id: int, what: str) -> Finding:
@@ -247,7 +249,7 @@ class HistoryCheck:
             return finding
         statement = checking.read_turns(self._access.found, self._key, (first, last))
         rows = self._access.rows(statement, **self._key.context)
-        found = [(int(row["message_id"]), row["turn"]) for row in rows]
+        found = [(number_in(row["message_id"]), text_in(row["turn"])) for row in rows]
         return replace(
             finding,
             repair="put each turn's messages side by side, a turn that ended later behind",
@@ -257,9 +259,9 @@ class HistoryCheck:
         )
 
 
-def is_counter(counter: str, least: int) -> bool:
+def is_counter(counter: Any, least: int) -> bool:
     """Whether a column, given by its type and value, is a whole number and large enough."""
-    kind, _, value = counter.partition(" ")
+    kind, _, value = text_in(counter).partition(" ")
     return kind == "integer" and int(value) >= least
 
 

@@ -1,15 +1,16 @@
 """Whether what an agent works with is there."""
 
 import json
+import math
 from collections.abc import Iterator
 from typing import Any
 
 from strands_persql.admin.findings import Finding
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import repairing
-from strands_persql.tables.codec import is_message
 from strands_persql.tables.encoding import MissingContentError, decoded
 from strands_persql.tables.leaves import split
+from strands_persql.tables.shapes import is_message
 from strands_persql.tables.tables import Tables
 
 
@@ -109,4 +110,4 @@ def _whole(value: Any) -> int | None:
     """Return a number as a whole one from 0 on, or None where it isn't one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return int(value) if value == int(value) and value >= 0 else None
+    return int(value) if math.isfinite(value) and value == int(value) and value >= 0 else None

@@ -18,6 +18,7 @@ from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import archiving, checking, repairing
+from strands_persql.tables.cells import number_in, text_in
 
 _TOGETHER = 20  # sessions whose beginnings one request reads
 _FIRST_PAGE_ROWS = 250
@@ -162,7 +163,9 @@ class _SessionCheck:
         try:
             self._access.codec.read_session(self._session_id, row["data"])
         except CorruptRowError as error:
-            data = self._session_data(row["created_at"] or now(), row["updated_at"] or now())
+            data = self._session_data(
+                text_in(row["created_at"]) or now(), text_in(row["updated_at"]) or now()
+            )
             statement = repairing.replace_data(
                 self._access.tables,
                 "sessions",
@@ -175,7 +178,7 @@ class _SessionCheck:
             )
 
     def _no_session(self, agents: Sequence[Row]) -> Finding:
-        time = min((row["created_at"] for row in agents if row["created_at"]), default=now())
+        time = min(filter(None, (text_in(row["created_at"]) for row in agents)), default=now())
         statement = repairing.create_missing_session(
             self._access.tables, self._session_id, self._session_data(time, time), time
         )
@@ -271,11 +274,11 @@ class _SessionCheck:
                         AgentKey(self._session_id, agent_id),
                         self._agents.get(agent_id, View()),
                     )
-                    yield from self._owner(agent_id, int(row["message_id"]))
+                    yield from self._owner(agent_id, number_in(row["message_id"]))
                 assert history is not None
                 yield from history.message(row)
                 if agent_id in self._views:
-                    self._views[agent_id].message(int(row["message_id"]))
+                    self._views[agent_id].message(number_in(row["message_id"]))
             self._counted.messages(self._session_id, len(page))
             page = () if place_of(page[-1]) >= end else self._next_page(page)
         yield from () if history is None else history.end()

@@ -9,6 +9,7 @@ from strands_persql.admin.lines import HistoryChangedError, Line, SessionGoneErr
 from strands_persql.databases.protocol import Statement
 from strands_persql.gateway.batch import Answer, Batch, Handle, Row
 from strands_persql.tables import archiving
+from strands_persql.tables.cells import number_in, text_in
 
 PAGE_BYTES = 2_000_000
 """Bytes of messages that one statement reads, but for a single message that is larger."""
@@ -185,7 +186,9 @@ class DatabaseSession:
             )
         )
         answer = self._access.run(batch, session_id=self._session_id)
-        now = {row["agent_id"]: (row["write_id"], int(row["epoch"])) for row in answer[states]}
+        now = {
+            row["agent_id"]: (row["write_id"], number_in(row["epoch"])) for row in answer[states]
+        }
         for agent_id, (write_id, epoch, _) in beginning.agents.items():
             if now.pop(agent_id, None) != (write_id, epoch):
                 raise HistoryChangedError(
@@ -199,12 +202,12 @@ class DatabaseSession:
 
 def place_of(row: Row) -> tuple[str, int]:
     """Return a message's agent and id."""
-    return row["agent_id"], int(row["message_id"])
+    return row["agent_id"], number_in(row["message_id"])
 
 
 def rows_within(page: Sequence[Row]) -> int:
     """Return how many rows the next page may have, given what this one's lines are like."""
-    mean = 1 + sum(len(row["line"]) for row in page) // len(page)
+    mean = 1 + sum(len(text_in(row["line"])) for row in page) // len(page)
     return max(64, min(_PAGE_ROWS, PAGE_BYTES // mean))
 
 
@@ -218,7 +221,7 @@ def _lines_of(page: Sequence[Row], beginning: _Beginning, newer: Collection[str]
             newest = None if known is None else known[2]
         # Messages of no agent at all are nobody's to append to: they are part of the session.
         if agent_id not in newer and (newest is None or row["message_id"] <= newest):
-            yield Line("message", row["line"])
+            yield Line("message", text_in(row["line"]))
 
 
 def read_together(access: Access, session_ids: Sequence[str]) -> dict[str, DatabaseSession]:
@@ -267,11 +270,11 @@ def _beginning(
     row = answer.first(session)
     if row is None:
         return None
-    head = [Line("session", row["line"])]
-    head += [Line("agent", one["line"]) for one in answer[agents]]
-    head += [Line("multi_agent", one["line"]) for one in answer[multi_agents]]
+    head = [Line("session", text_in(row["line"]))]
+    head += [Line("agent", text_in(one["line"])) for one in answer[agents]]
+    head += [Line("multi_agent", text_in(one["line"])) for one in answer[multi_agents]]
     known = {
-        one["agent_id"]: (one["write_id"], int(one["epoch"]), int(one["newest_id"]))
+        one["agent_id"]: (one["write_id"], number_in(one["epoch"]), number_in(one["newest_id"]))
         for one in answer[agents]
     }
     last = answer.first(end)

@@ -13,6 +13,7 @@ from strands_persql.gateway.batch import Row
 from strands_persql.persistence.cached import StoredMessage
 from strands_persql.runtime.ids import AgentKey, check_id
 from strands_persql.tables import catalogue, reading
+from strands_persql.tables.cells import number_in, text_in
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,14 @@ def _entry(access: Access, key: AgentKey, row: Row) -> TranscriptEntry:
     else:
         message, is_redacted = record.to_message(), record.redact_message is not None
     return TranscriptEntry(
-        int(row["message_id"]),
+        number_in(row["message_id"]),
         message,
         is_redacted,
-        row["turn"],
-        int(row["version"]),
-        row["write_id"],
-        row["created_at"] or "",
-        row["updated_at"] or "",
+        text_in(row["turn"]),
+        number_in(row["version"]),
+        text_in(row["write_id"]),
+        text_in(row["created_at"]),
+        text_in(row["updated_at"]),
         problem,
     )
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from strands_persql.persistence.view import View
+from strands_persql.persistence.view import View, view_of
+from strands_persql.tables.cells import Cells, number_in
 
 _ROW_OVERHEAD = 256  # a row object, its other strings and its place in a list, in bytes
 
@@ -22,6 +23,7 @@ class StoredMessage(NamedTuple):
         turn: The turn that it belongs to, or nothing where it was stored on its own.
         claim: The write that continued its turn from here, or nothing.
         data: Its JSON.
+        problem: Why it can't be read, as far as its columns tell, or nothing.
     """
 
     message_id: int
@@ -30,17 +32,20 @@ class StoredMessage(NamedTuple):
     turn: str
     claim: str
     data: str
+    problem: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "StoredMessage":
         """Return a message as it was read."""
+        cells = Cells(row)
         return cls(
-            int(row["message_id"]),
-            int(row["version"]),
-            row["write_id"],
-            row["turn"],
-            row["claim"],
-            row["data"],
+            cells.number("message_id"),
+            cells.number("version"),
+            cells.text("write_id"),
+            cells.text("turn"),
+            cells.text("claim"),
+            cells.text("data"),
+            cells.problem,
         )
 
     @property
@@ -134,6 +139,8 @@ class CachedAgent:
         is_counted: Whether the view's start was counted out, for the row has none.
         data: The row's JSON.
         messages: The messages in the view.
+        problem: Why the row can't be written, as far as its columns tell, or nothing.
+        view_problem: Why its view can't be read, or nothing: the agent works with its window.
     """
 
     version: int
@@ -143,17 +150,26 @@ class CachedAgent:
     is_counted: bool
     data: str
     messages: StoredMessages = field(default_factory=StoredMessages)
+    problem: str = ""
+    view_problem: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any], known_data: str = "{}") -> "CachedAgent":
         """Return an agent as it was read, its ``data`` left out where it is known."""
+        cells = Cells(row)
+        is_counted = bool(row["counted"])
+        view, view_problem = view_of(
+            row["view"], number_in(row["window_start"]), is_counted=is_counted
+        )
         return cls(
-            int(row["version"]),
-            row["write_id"],
-            int(row["epoch"]),
-            View.of(row["view"], int(row["window_start"])),
-            bool(row["counted"]),
+            cells.number("version"),
+            cells.text("write_id"),
+            number_in(row["epoch"]),  # what is garbled is as if it had never grown
+            view,
+            is_counted,
             known_data if row["data"] is None else row["data"],
+            problem=cells.problem,
+            view_problem=view_problem,
         )
 
     @property
@@ -194,16 +210,25 @@ class CachedAgent:
 
 @dataclass(frozen=True)
 class CachedMultiAgent:
-    """A multi-agent's row: its version, the write that created it, and its JSON."""
+    """A multi-agent's row.
+
+    Attributes:
+        version: Its version.
+        origin: The write that created it.
+        data: Its JSON.
+        problem: Why the row can't be written, as far as its columns tell, or nothing.
+    """
 
     version: int
     origin: str
     data: str
+    problem: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "CachedMultiAgent":
         """Return a multi-agent as it was read."""
-        return cls(int(row["version"]), row["write_id"], row["data"])
+        cells = Cells(row)
+        return cls(cells.number("version"), cells.text("write_id"), row["data"], cells.problem)
 
     @property
     def size(self) -> int:

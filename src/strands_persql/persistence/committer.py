@@ -22,9 +22,10 @@ from strands_persql.persistence.changes import (
 )
 from strands_persql.persistence.compare_and_swap import CompareAndSwap, refuse_to_guess
 from strands_persql.persistence.merge import merge_content, same, settled_interrupts
-from strands_persql.persistence.view import View
+from strands_persql.persistence.view import view_of
 from strands_persql.runtime.clock import now
 from strands_persql.tables import appending, checkpointing, preconditions, reading, updating
+from strands_persql.tables.cells import Cells, number_in, text_in
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.leaves import Skeleton
 from strands_persql.tables.preconditions import Precondition
@@ -378,6 +379,7 @@ class Committer:
         """Return the agent as it is.
 
         Raises:
+            CorruptRowError: If it doesn't say which version it is.
             NotFoundError: If it was deleted, or is another one of that name by now.
         """
         key = request.change.key
@@ -387,17 +389,22 @@ class Committer:
                 " nothing was written. Open the session again to create it again",
                 **key.context,
             )
-        content, start = None, row["window_start"]
-        if row["data"] is not None:
-            content = self._codec.read_content(key, row["data"])
-        start = request.base.view.start if start is None else int(start)
-        return FoundAgent(
-            int(row["version"]),
-            int(row["epoch"]),
-            View.of(row["view"], start),
-            row["writes"],
+        content = None
+        if row["data"] is not None:  # what can't be read is as if nobody had changed it
+            content = self._codec.readable_content(key, row["data"])
+        cells = Cells(row)
+        start = number_in(row["window_start"], request.base.view.start)
+        view, _ = view_of(row["view"], start, is_counted=False)
+        found = FoundAgent(
+            cells.number("version"),
+            number_in(row["epoch"]),
+            view,
+            text_in(row["writes"]),
             content,
         )
+        if cells.problem:
+            raise self._codec.corrupt_agent(key, cells.problem)
+        return found
 
     def _next_base(
         self, request: Request, found: FoundAgent, is_applied: bool
@@ -437,7 +444,7 @@ class Committer:
         return [
             row
             for update, row in zip(request.change.updates, rows, strict=True)
-            if row is None or update.write_id not in row["writes"]
+            if row is None or update.write_id not in text_in(row["writes"])
         ]
 
     @staticmethod

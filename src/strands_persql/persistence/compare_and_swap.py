@@ -10,6 +10,7 @@ from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import LostRaceError, RetryPolicy
 from strands_persql.persistence.changes import OnConflict
 from strands_persql.runtime.ids import CHANGE_ID_LENGTH, AgentKey
+from strands_persql.tables.cells import number_in, text_in
 from strands_persql.tables.expressions import WRITES_KEPT
 
 _T = TypeVar("_T")
@@ -32,12 +33,12 @@ class RowVersion:
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "RowVersion":
         """Return the version of a row that was read."""
-        return cls(int(row["version"]), str(row["write_id"]))
+        return cls(number_in(row["version"]), text_in(row["write_id"]))
 
     def is_own(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is what the reader's own update has left whose answer was lost."""
-        is_next = int(row["version"]) == self.version + 1
-        return bool(self.doubted) and is_next and self.doubted in row["writes"]
+        is_next = number_in(row["version"]) == self.version + 1
+        return bool(self.doubted) and is_next and self.doubted in text_in(row["writes"])
 
 
 class InDoubtError(Exception):
@@ -134,7 +135,7 @@ class CompareAndSwap:
         row = answer.first(swap.found)
         if row is None:
             raise not_found(what, key)
-        return row, swap.id in row["writes"]
+        return row, swap.id in text_in(row["writes"])
 
     def read(self, batch: Batch, key: AgentKey) -> Answer:
         """Send a batch that changes nothing."""

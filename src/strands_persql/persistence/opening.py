@@ -8,6 +8,7 @@ from strands_persql.persistence.cached import (
     StoredMessage,
 )
 from strands_persql.tables import reading
+from strands_persql.tables.cells import text_in
 
 AGENTS_PER_OPEN = 50
 """Agents that opening a session reads; others are read when they are asked for."""
@@ -54,7 +55,7 @@ class Opening:
             agents[agent_id] = before.refreshed(row, messages.get(agent_id, []))
         return CachedSession(
             session["data"],
-            session["write_id"],
+            text_in(session["write_id"]),
             agents,
             {
                 row["multi_agent_id"]: entry.multi_agents[row["multi_agent_id"]]

@@ -11,6 +11,7 @@ from strands_persql.persistence.compare_and_swap import RowVersion, Swap
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.tables import reading, updating
+from strands_persql.tables.cells import number_in
 from strands_persql.tables.tables import RowData
 
 _T = TypeVar("_T")
@@ -164,7 +165,7 @@ class RowUpdates:
 def _conflict(
     key: AgentKey, what: str, expected: RowVersion, row: Row, *, ours: Any, found: Any
 ) -> ConflictError:
-    version = int(row["version"])
+    version = number_in(row["version"])
     return ConflictError(
         f"another writer changed {what} {key.agent_id!r} of session {key.session_id!r}: version"
         f" {expected.version} was expected and {version} found. Nothing of this write is stored;"

@@ -161,7 +161,7 @@ class SessionStore:
             self.cache.count(answered)
             return list(agent.messages[offset : None if limit is None else offset + limit])
         if agent.view.is_plain and limit is None:
-            removed = removed_messages(self.codec.read_content(key, agent.data))
+            removed = removed_messages(self.codec.readable_content(key, agent.data) or {})
             if offset == removed:  # what Strands asks for to restore an agent
                 self.cache.count(answered)
                 return list(agent.messages)
@@ -325,8 +325,8 @@ class SessionStore:
             or seen.history_version != base.history_version
         ):
             return base
-        content = self.codec.read_content(change.key, seen.data)
-        return replace(base, version=seen.version, content=content)
+        content = self.codec.readable_content(change.key, seen.data)
+        return base if content is None else replace(base, version=seen.version, content=content)
 
     def remember_message(self, key: AgentKey, row: StoredMessage) -> None:
         """Bring the cache up to date after a message was stored on its own."""

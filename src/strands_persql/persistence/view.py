@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
 
+from strands_persql.tables.encoding import parsed
 from strands_persql.tables.leaves import Skeleton, split
+from strands_persql.tables.tables import MAX_ID
 
 Segment: TypeAlias = tuple[int, int] | str
 """The first and the last id of messages in a row, or the JSON of a message that has no row."""
@@ -32,11 +34,21 @@ class View:
     is_explicit: bool = True
 
     @classmethod
-    def of(cls, head: str | None, start: int) -> "View":
-        """Return the view of an agent's row."""
+    def of(cls, head: Any, start: int) -> "View":
+        """Return the view of an agent's row.
+
+        Raises:
+            ValueError: If it can't be read.
+        """
         if head is None:
             return cls(start, is_explicit=False)
-        return cls(start, tuple(map(_segment, json.loads(head))))
+        try:
+            segments = parsed(head)
+            if not isinstance(segments, list):
+                raise TypeError("it is not a list")  # noqa: TRY301 - as below
+            return cls(start, tuple(map(_segment, segments)))
+        except (TypeError, LookupError, OverflowError, RecursionError) as error:
+            raise ValueError(str(error)) from error
 
     @property
     def json(self) -> str | None:
@@ -68,10 +80,38 @@ class View:
         )
 
 
+def view_of(head: Any, start: int, *, is_counted: bool) -> tuple[View, str]:
+    """Return the view of an agent's row, and why it can't be read where that is so.
+
+    Without it the agent works with its window, behind a message that can't be read.
+
+    Args:
+        head: The column ``view``.
+        start: Where the window begins.
+        is_counted: Whether that was counted out, for the column ``window_start`` has no number.
+    """
+    try:
+        view = View.of(head, start)
+    except ValueError as error:
+        problem = f"its column 'view' can't be read ({error})"
+    else:
+        if not is_counted or view.is_plain:
+            return view, ""
+        problem = "its column 'window_start' is misshapen"
+    return View(start, ("null",), is_explicit=False), problem
+
+
 def _segment(value: Any) -> Segment:
     if isinstance(value, list):
-        return int(value[0]), int(value[1])
+        first, last = value
+        if not _is_id(first) or not _is_id(last):
+            raise TypeError("what should be a message's id isn't one")
+        return first, last
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value <= MAX_ID
 
 
 def _segment_json(segment: Segment) -> str:

@@ -23,7 +23,7 @@ from strands_persql.sessions.history import Entry, HistoryEntry, edited
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.pending import PendingChanges
 from strands_persql.sessions.turns import Turns
-from strands_persql.sessions.working_view import WorkingView, without_placeholders
+from strands_persql.sessions.working_view import WorkingView
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.tables import MAX_ID
 
@@ -163,7 +163,7 @@ class Drafter:
         if portion.is_last:
             text, content = self._changed_content(agent, plan, base)
         if portion.is_last and plan.messages:
-            shown = without_placeholders(entries)
+            shown = self._view.shown(entries)
             wanted, view = self._wanted_view(shown, portion, base.view)
         if not (portion.is_moving or portion.updated or content or view or plan.checkpoint):
             return None

@@ -118,19 +118,19 @@ class ViewEntry:
     """A message that an agent works with and no one said: a summary, or one put in by hand.
 
     Attributes:
-        message: The object in the agent's memory.
+        message: The object in the agent's memory, or None where it can't be read.
         copy: What it was when it was last stored or read.
         json: Its JSON as it is in the view.
     """
 
     __slots__ = ("copy", "json", "mark", "message")
 
-    def __init__(self, message: Message, text: str = "") -> None:
+    def __init__(self, message: Message | None, text: str = "") -> None:
         """Take a message."""
         self.message = message
         self.copy = copy_containers(message)
         self.json = text
-        self.mark = tracking_id(message)
+        self.mark = None if message is None else tracking_id(message)
 
     def place(self, message: Message) -> None:
         """Take another object for it, in its place in memory."""

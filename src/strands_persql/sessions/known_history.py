@@ -1,7 +1,5 @@
 """What a unit of work knows of an agent's history: its rows, their ids, and their turns."""
 
-import json
-import logging
 from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,11 +20,10 @@ from strands_persql.sessions.history import (
 )
 from strands_persql.sessions.tool_calls import is_open
 from strands_persql.sessions.upstream import mark_message
-from strands_persql.tables.codec import RowCodec, is_message
-from strands_persql.tables.encoding import MissingContentError, decoded
+from strands_persql.tables.codec import UNREADABLE_EXTRA, RowCodec, warn_of
+from strands_persql.tables.encoding import MissingContentError, decoded_text
+from strands_persql.tables.shapes import is_message
 from strands_persql.tables.tables import MAX_ID
-
-logger = logging.getLogger("strands_persql")
 
 
 class KnownHistory:
@@ -125,12 +122,7 @@ class KnownHistory:
         try:
             return self._codec.read_message(self._key, row)
         except CorruptRowError as error:
-            logger.warning(
-                "table=<%s>, key=<%r> | a message can't be read and is left out: %s",
-                error.table,
-                error.key,
-                error,
-            )
+            warn_of(error, "the message is left out")
             return None
 
     def _update(self, entry: HistoryEntry, row: StoredMessage) -> None:
@@ -249,9 +241,7 @@ class KnownHistory:
         entries: list[Entry] = []
         for item in items_of(view, self._ids):
             if isinstance(item, str):
-                entry = self._extra(item)
-                if entry is not None:
-                    entries.append(entry)
+                entries.append(self._extra(item))
             elif item in by_id:
                 entries.append(by_id[item])
         return entries
@@ -281,22 +271,18 @@ class KnownHistory:
         """Know a message that is in the view alone, by its JSON."""
         self._extras[entry.json] = entry
 
-    def _extra(self, text: str) -> ViewEntry | None:
+    def _extra(self, text: str) -> ViewEntry:
         known = self._extras.get(text)
         if known is not None:
             return known
         try:
-            message = decoded(json.loads(text), text)
+            message = decoded_text(text)
         except MissingContentError:
-            message = {}
+            message = None
         if not is_message(message):
-            logger.warning(
-                "session_id=<%s>, agent_id=<%s> | a message of the agent's view can't be read and"
-                " is left out",
-                *self._key,
-            )
-            return None
-        entry = self._extras[text] = ViewEntry(message, text)  # type: ignore[arg-type]
+            message, lost = None, self._codec.corrupt_agent(self._key, UNREADABLE_EXTRA)
+            warn_of(lost, "the message is left out")
+        entry = self._extras[text] = ViewEntry(message, text)
         return entry
 
     # -- turns ---------------------------------------------------------------------------------

@@ -10,28 +10,28 @@ from strands.multiagent.base import MultiAgentBase
 from strands.session.repository_session_manager import RepositorySessionManager
 from strands.types.content import Message
 from strands.types.exceptions import SessionException
-from strands.types.session import Session, SessionMessage, SessionType
+from strands.types.session import Session, SessionType
 
 from strands_persql.databases.protocol import Database
 from strands_persql.databases.rest import RestClient
 from strands_persql.databases.secret import secret
 from strands_persql.errors import PerSQLError
 from strands_persql.gateway.retry import RetryPolicy
-from strands_persql.persistence.cached import CachedAgent, CachedSession
-from strands_persql.persistence.changes import OnConflict, PendingMessage
-from strands_persql.persistence.creations import Creations
+from strands_persql.persistence.cached import CachedSession
+from strands_persql.persistence.changes import OnConflict
 from strands_persql.persistence.options import check_type
 from strands_persql.persistence.rows import RowUpdates
-from strands_persql.runtime.containers import copy_containers
-from strands_persql.runtime.ids import AgentKey, check_id, new_id
+from strands_persql.runtime.ids import AgentKey, check_id
 from strands_persql.runtime.threads import in_thread
 from strands_persql.sessions import upstream
+from strands_persql.sessions.agent_opening import AgentOpener
 from strands_persql.sessions.events import AgentEvents
 from strands_persql.sessions.going_back import GoesBack
 from strands_persql.sessions.hooks import OtherEvents, SessionHooks
 from strands_persql.sessions.multi_agents import MultiAgentStates
 from strands_persql.sessions.read_only import NoMultiAgentsStored, NothingStored
 from strands_persql.sessions.repository import PerSQLSessionRepository
+from strands_persql.sessions.restoring import Restorer
 from strands_persql.sessions.unit_of_work import UnitOfWork
 
 _Self = TypeVar("_Self", bound="PerSQLSessionManager")
@@ -62,6 +62,8 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         retry: How long failed requests are tried again, or None for the default policy.
         read_only: Whether agents are restored and nothing is stored: what they do stays in their
             memory. True with a repository that is read only.
+        strict: Whether a row that can't be read is an error when it is opened; else a warning
+            names it, and agents are given the rest.
 
     Attributes:
         session_id: The session.
@@ -70,6 +72,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         read_only: Whether nothing is stored.
 
     Raises:
+        CorruptRowError: With ``strict``, if its row can't be read.
         PerSQLError: If the session can't be read. It is then not known whether it exists, and
             nothing is created.
         ValueError: If an argument is out of its range.
@@ -89,6 +92,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
         read_only: bool = False,
+        strict: bool = False,
     ) -> None:
         """Open the session."""
         if (database is None) == (repository is None):
@@ -118,18 +122,21 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         self.session_id = check_id("session", session_id)
         self.session_repository = repository
         self._store = repository._store  # noqa: SLF001 - of the same room
-        self._defers = commit == "turn"
         self._client: RestClient | None = None
+        restorer = Restorer(self._store.codec, strict=strict)
         self._opened = self._store.open(session_id)
         if self._opened is None:
             self.session = Session(session_id=session_id, session_type=SessionType.AGENT)
         else:
-            self.session = self._store.codec.read_session(session_id, self._opened.data)
+            self.session = restorer.session(session_id, self._opened.data)
+        self._opener = AgentOpener(
+            self._store, restorer, self.session, defers=commit == "turn", read_only=self.read_only
+        )
         self._units: dict[str, UnitOfWork | NothingStored] = {}
         self._events: dict[str, AgentEvents] = {}
         self._agents: dict[str, Any] = {}
         states = NoMultiAgentsStored if self.read_only else MultiAgentStates
-        self._multi_agents = states(self._store, RowUpdates(self._store), self.session)
+        self._multi_agents = states(self._store, RowUpdates(self._store), restorer, self.session)
         self._hooks = SessionHooks(self._events_of, self._multi_agents)
 
     @classmethod
@@ -146,6 +153,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         on_conflict: OnConflict = "merge",
         retry: RetryPolicy | None = None,
         read_only: bool = False,
+        strict: bool = False,
     ) -> _Self:
         """Open a session in a hosted database, with a client of the manager's own.
 
@@ -162,6 +170,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             on_conflict: What happens when another writer came first.
             retry: How long failed requests are tried again.
             read_only: Whether nothing is stored.
+            strict: Whether a row that can't be read is an error.
         """
         token = token if callable(token) else secret(token)  # no variable shows it from here on
         client = RestClient(token) if base_url is None else RestClient(token, base_url=base_url)
@@ -175,6 +184,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
                 on_conflict=on_conflict,
                 retry=retry,
                 read_only=read_only,
+                strict=strict,
             )
         except BaseException:
             client.close()
@@ -195,6 +205,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
         read_only: bool = False,
+        strict: bool = False,
     ) -> _Self:
         """Do what the constructor does, without blocking the event loop.
 
@@ -208,6 +219,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             repository: A repository to share, in place of a database.
             retry: How long failed requests are tried again.
             read_only: Whether nothing is stored.
+            strict: Whether a row that can't be read is an error.
         """
         return await in_thread(
             cls,
@@ -220,6 +232,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             repository=repository,
             retry=retry,
             read_only=read_only,
+            strict=strict,
         )
 
     # -- closing -------------------------------------------------------------------------------
@@ -289,6 +302,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
 
         Raises:
             SessionException: If the session has another agent of that id in this manager.
+            CorruptRowError: With ``strict``, if a row of the agent can't be read.
             PerSQLError: If the database can't be asked; the agent is then not registered here.
         """
         agent_id = check_id("agent", agent.agent_id)
@@ -298,44 +312,10 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         key = AgentKey(self.session_id, agent_id)
         opened = self._as_opened()
         found = None if opened is None else opened.agents.get(agent_id)
-        unit: UnitOfWork | NothingStored = NothingStored()
-        if found is not None:
-            restored = self._restore(agent, key, found)
-            unit = unit if self.read_only else restored
-        elif not self.read_only:
-            unit = self._create(agent, key)
+        unit = self._opener.open(agent, key, found)
         self._units[agent_id], self._agents[agent_id] = unit, agent
         self._events[agent_id] = AgentEvents(unit, agent)
         upstream.on_management_failure(agent, unit.end_invocation)
-
-    def _create(self, agent: Any, key: AgentKey) -> UnitOfWork:
-        """Create an agent in the session, whole or not at all; another writer may come first."""
-        for index, message in enumerate(agent.messages):
-            upstream.mark_message(message, f"{'/'.join(key)}/initial/{new_id()}/{index}")
-        records = [SessionMessage.from_message(one, i) for i, one in enumerate(agent.messages)]
-        rows = [self._store.codec.message(key, record) for record in records]
-        found, created = Creations(self._store).start_agent(
-            self.session,
-            upstream.agent_record(agent),
-            [PendingMessage(new_id(), row) for row in rows],
-            new_id(),
-        )
-        if not created or len(found.messages) > len(records):  # or others came before our answer
-            return self._restore(agent, key, found)
-        fields = self._store.codec.read_agent_fields(key, found.data)
-        unit = UnitOfWork(self._store, key, found, fields, defers=self._defers)
-        unit.adopt(agent)
-        return unit
-
-    def _restore(self, agent: Any, key: AgentKey, found: CachedAgent) -> UnitOfWork:
-        """Give an agent its state and its messages back; those that it had are dropped."""
-        fields = self._store.codec.read_agent_fields(key, found.data)
-        unit = UnitOfWork(self._store, key, found, fields, defers=self._defers)
-        unit.restore(
-            agent,
-            upstream.give_back(agent, self._store.codec.agent_of(key, copy_containers(fields))),
-        )
-        return unit
 
     def append_message(self, message: Message, agent: Any, **kwargs: Any) -> None:
         """Store a message, after all that are there.

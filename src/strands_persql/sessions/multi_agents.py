@@ -12,6 +12,7 @@ from strands_persql.persistence.rows import RowUpdates
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey
+from strands_persql.sessions.restoring import Restorer
 from strands_persql.tables.tables import RowData
 
 
@@ -21,13 +22,17 @@ class MultiAgentStates:
     Args:
         store: Where the session is.
         updates: What replaces rows.
+        restorer: What gives stored states back.
         session: The session.
     """
 
-    def __init__(self, store: SessionStore, updates: RowUpdates, session: Session) -> None:
+    def __init__(
+        self, store: SessionStore, updates: RowUpdates, restorer: Restorer, session: Session
+    ) -> None:
         """Know none."""
         self._store = store
         self._updates = updates
+        self._restorer = restorer
         self._session = session
         self._stored: dict[str, tuple[str, RowVersion]] = {}  # the JSON in the row, its version
 
@@ -40,7 +45,7 @@ class MultiAgentStates:
             row = self._store.codec.multi_agent(key.session_id, source, now())
             found, created = Creations(self._store).start_multi_agent(self._session, key, row)
         if not created:
-            source.deserialize_state(self._store.codec.read_multi_agent(key, found.data))
+            self._restorer.multi_agent(source, key, found)
         self._stored[source.id] = (found.data, RowVersion(found.version, found.origin))
 
     def encode(self, source: Any) -> str:

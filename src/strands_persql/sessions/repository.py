@@ -229,6 +229,8 @@ class PerSQLSessionRepository(SessionRepository):
     ) -> list[Session]:
         """List sessions in the order of their ids.
 
+        One whose row can't be read is listed by its id alone, and a warning names it.
+
         Args:
             limit: The most to return.
             after: An id: the list begins after it, to continue page by page.

@@ -3,14 +3,20 @@
 import random
 
 import cachetools
-from strands.types.session import Session
+from strands.types.session import Session, SessionType
 
-from strands_persql.errors import AlreadyExistsError, NotFoundError, OutcomeUnknownError
+from strands_persql.errors import (
+    AlreadyExistsError,
+    CorruptRowError,
+    NotFoundError,
+    OutcomeUnknownError,
+)
 from strands_persql.gateway.batch import Batch
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import check_id, new_id
 from strands_persql.sessions.seen import WRITE, write_id_of
 from strands_persql.tables import creating, reading
+from strands_persql.tables.codec import warn_of
 
 _REMEMBERED_DELETIONS = 1024
 _FORGETS_DELETIONS = 1 / 64  # how often a deletion looks for old ones to forget
@@ -83,4 +89,12 @@ class SessionRecords:
             raise ValueError(f"limit={limit} | must not be negative")
         statement = reading.list_sessions(self._store.tables, after, starts_with, limit)
         rows = self._store.rows(statement, None)
-        return [self._store.codec.read_session(row["session_id"], row["data"]) for row in rows]
+        return [self._listed(row["session_id"], row["data"]) for row in rows]
+
+    def _listed(self, session_id: str, data: str) -> Session:
+        """Return a session, or what is known of it where its row can't be read: its id."""
+        try:
+            return self._store.codec.read_session(session_id, data)
+        except CorruptRowError as error:
+            warn_of(error, "it is listed by its id alone")
+        return Session(session_id, SessionType.AGENT, created_at="", updated_at="")

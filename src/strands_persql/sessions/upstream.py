@@ -69,7 +69,7 @@ def mark_message(message: Message, name: str) -> None:
 
     Strands marks those at random when it is invoked; each restore would mark them differently.
     """
-    if HAS_TRACKING_IDS and not message.get("tracking_id"):
+    if HAS_TRACKING_IDS and not tracking_id(message):
         message["tracking_id"] = str(uuid.uuid5(uuid.NAMESPACE_OID, name))  # type: ignore[typeddict-unknown-key,unused-ignore]
 
 

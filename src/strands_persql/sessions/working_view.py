@@ -22,6 +22,7 @@ from strands_persql.sessions.history import (
 )
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.pending import PendingChanges
+from strands_persql.sessions.stand_ins import StandIn, with_missing, with_stand_ins
 from strands_persql.sessions.turns import Turns
 from strands_persql.sessions.weaving import weave
 from strands_persql.tables.encoding import to_json
@@ -60,6 +61,7 @@ class WorkingView:
         self._turns = turns
         self._stored = history.entries_of(view)  # what the row's view has
         self._agreed: list[Entry] = []  # what the row's view and the agent's memory agree on
+        self._stand_ins: dict[Entry, Entry] = {}  # by the first one that can't be read
         self._memory = Memory()
 
     # -- opening -------------------------------------------------------------------------------
@@ -77,7 +79,7 @@ class WorkingView:
         entries = _without_turns(self._stored, waiting[:-1])
         others = set(_without_turns(entries, waiting[-1:]))
         entries = _put_last(entries, set(entries) - others)  # Strands continues with the last
-        self._agreed = [one for one in entries if one.message is not None]
+        self._agreed = list(entries)
         if not base.view.is_explicit:
             entries = [*map(ViewEntry, prepended), *entries]
         agent.messages = []
@@ -107,6 +109,10 @@ class WorkingView:
             self._pending.messages,
             lambda: [*self._agreed, *self._history.dropped.values()],
         )
+
+    def shown(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Return what is in memory, of what has or will have a place in the view."""
+        return _without_placeholders(with_missing(entries, self._stored, self._stand_ins))
 
     def replaces(self, message: Message, agent: Any) -> bool:
         """Whether a message has taken another one's place in memory, with more content."""
@@ -171,7 +177,7 @@ class WorkingView:
         """Whether memory has what the row's view has and what is added to it, no more, no less.
 
         Args:
-            shown: What the agent has in memory, without placeholders.
+            shown: What `shown` returned.
             added: The messages that are about to be appended.
             view: The row's view.
         """
@@ -188,7 +194,7 @@ class WorkingView:
         """Return what the row's view is to have.
 
         Args:
-            shown: What the agent has in memory, without placeholders.
+            shown: What `shown` returned.
             added: The messages that are about to be appended.
             moving: The messages that move to the end, or are appended there.
         """
@@ -247,7 +253,7 @@ class WorkingView:
     def weave(self, agent: Any, base: MergeBase) -> None:
         """Bring the agent's memory in line with the row's view, and keep what is its own."""
         theirs = self._history.entries_of(base.view)
-        stored, said = _parted(without_placeholders(self.in_memory(agent)))
+        stored, said = _parted(self.shown(self.in_memory(agent)))
         self._stored = theirs
         merged = self._with_turn_last([*self._woven(stored, theirs), *said])
         target = _without_turns(merged, self._others_waiting(base))
@@ -255,7 +261,7 @@ class WorkingView:
             self._agreed = list(theirs)
             return
         self._fill(agent, target)
-        hidden = set(merged) - set(self._memory.entries)
+        hidden = {one for one in merged if one.message is not None} - set(self._memory.entries)
         self._agree_on([one for one in theirs if one not in hidden])
         logger.debug(
             "session_id=<%s>, agent_id=<%s>, messages=<%d> | merged another writer's messages",
@@ -312,6 +318,8 @@ class WorkingView:
 
     def _fill(self, agent: Any, entries: Sequence[Entry]) -> None:
         """Put entries into an agent's memory, each tool call followed by its result."""
+        entries = with_stand_ins(entries)
+        self._stand_ins = {one.first: one for one in entries if isinstance(one, StandIn)}
         places: dict[int, list[Entry]] = {}
         shown, before = [], []
         for entry in entries:
@@ -337,8 +345,7 @@ class WorkingView:
         self._memory.place(filled, agent.messages)
 
 
-def without_placeholders(entries: Sequence[Entry]) -> list[Entry]:
-    """Return entries without those for results that nobody has stored."""
+def _without_placeholders(entries: Sequence[Entry]) -> list[Entry]:
     return [one for one in entries if not isinstance(one, PlaceholderEntry)]
 
 

@@ -15,7 +15,8 @@ from strands_persql.tables.updating import mark_history
 
 # The turn that the newest message belongs to: one row read.
 _NEWEST_TURN = f"""(
-    SELECT turn FROM {{messages}} WHERE {OF_AGENT} ORDER BY message_id DESC LIMIT 1
+    SELECT turn FROM {{messages}} WHERE {OF_AGENT} AND message_id < {MAX_ID}
+    ORDER BY message_id DESC LIMIT 1
 )"""  # noqa: S608
 
 
@@ -81,7 +82,8 @@ def move_turn(
         tables.statement(
             f"""
             UPDATE {{messages}} SET message_id = {new_id},
-                data = json_set(data, '$.message_id', {new_id})
+                data = CASE WHEN json_valid(data)
+                    THEN json_set(data, '$.message_id', {new_id}) ELSE data END
             WHERE {OF_AGENT} AND message_id >= {lower_bound} AND turn = :turn
                 AND NOT EXISTS (
                     SELECT 1 FROM {{messages}} WHERE {OF_AGENT} AND message_id > :complete_to

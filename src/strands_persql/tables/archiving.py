@@ -14,22 +14,30 @@ STAGED = "import/"
 
 _LAST_STAGED = "import0"  # the first text behind all that begin so
 
-_TIMES = """'created_at', coalesce(r.created_at, ''), 'updated_at', coalesce(r.updated_at, '')"""
+
+def _kept(kind: str, *names: str) -> str:
+    """Return columns for a line, of their kind whatever is in them: JSON has no bytes."""
+    return ", ".join(f"'{name}', CAST(r.{name} AS {kind})" for name in names)
+
+
+_TIMES = """'created_at', CAST(coalesce(r.created_at, '') AS TEXT),
+    'updated_at', CAST(coalesce(r.updated_at, '') AS TEXT)"""
+_VERSION = _kept("INTEGER", "version")
 # What can't be read is carried along as bytes in hex, rather than lost.
 _CONTENT = """
     CASE WHEN json_valid(r.data) THEN 'data' ELSE 'unreadable' END,
     CASE WHEN json_valid(r.data) THEN json(r.data) ELSE coalesce(hex(r.data), '') END
 """
-_VIEW = "CASE WHEN json_valid(r.view) THEN json(r.view) ELSE r.view END"
+_VIEW = "CASE WHEN json_valid(r.view) THEN json(r.view) ELSE CAST(r.view AS TEXT) END"
 _SESSION_LINE = f"""json_object('type', 'session', 'session_id', r.session_id,
-    'version', r.version, {_TIMES}, 'expires_at', r.expires_at, {_CONTENT})"""
-_AGENT_LINE = f"""json_object('type', 'agent', 'agent_id', r.agent_id, 'version', r.version,
-    {_TIMES}, 'epoch', r.epoch, 'window_start', r.window_start, 'view', {_VIEW}, {_CONTENT})"""
+    {_VERSION}, {_TIMES}, {_kept("INTEGER", "expires_at")}, {_CONTENT})"""
+_AGENT_LINE = f"""json_object('type', 'agent', 'agent_id', r.agent_id, {_VERSION},
+    {_TIMES}, {_kept("INTEGER", "epoch", "window_start")}, 'view', {_VIEW}, {_CONTENT})"""
 _MULTI_AGENT_LINE = f"""json_object('type', 'multi_agent', 'multi_agent_id', r.multi_agent_id,
-    'version', r.version, {_TIMES}, {_CONTENT})"""
+    {_VERSION}, {_TIMES}, {_CONTENT})"""
 _MESSAGE_LINE = f"""json_object('type', 'message', 'agent_id', r.agent_id,
-    'message_id', r.message_id, 'version', r.version, {_TIMES}, 'write_id', r.write_id,
-    'turn', r.turn, 'claim', r.claim, {_CONTENT})"""
+    'message_id', r.message_id, {_VERSION}, {_TIMES}, {_kept("TEXT", "write_id", "turn", "claim")},
+    {_CONTENT})"""
 
 
 def list_session_ids(tables: Tables, *, after: str, starts_with: str, limit: int) -> Statement:

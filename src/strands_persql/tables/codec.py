@@ -3,22 +3,29 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from strands.types.session import Session, SessionAgent, SessionMessage
 
-from strands_persql.errors import TooLargeError
+from strands_persql.errors import CorruptRowError, TooLargeError
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import encoding
 from strands_persql.tables.encoding import MissingContentError, corrupt, from_json, to_json
 from strands_persql.tables.leaves import LEAF_CHARACTERS, MAX_CONTENT_BYTES, PART_BYTES
+from strands_persql.tables.shapes import is_internal_state, is_manager_state, is_message
 from strands_persql.tables.tables import RowData, Tables
 
 if TYPE_CHECKING:
     from strands.multiagent.base import MultiAgentBase
 
+logger = logging.getLogger("strands_persql")
+
 _Stored = TypeVar("_Stored", Session, SessionAgent, SessionMessage)
+
+UNREADABLE_EXTRA = "a message in its column 'view' can't be read"
+"""Why an agent's row can't be read whose view has a message that is none."""
 
 _BESIDES_DATA = 2_500  # the most that a row's other columns take, in bytes
 _LEAST_FOR_PARTS = PART_BYTES + _BESIDES_DATA
@@ -27,10 +34,34 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     cls: tuple(field.name for field in dataclasses.fields(cls))
     for cls in (Session, SessionAgent, SessionMessage)
 }
-_SHAPES: dict[type, dict[str, type]] = {
-    Session: {"session_id": str, "session_type": str},
-    SessionAgent: {"agent_id": str, "state": dict, "conversation_manager_state": dict},
-    SessionMessage: {"message": dict, "message_id": int},
+_Shape: TypeAlias = Callable[[Any], bool]
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int)
+
+
+_REQUIRED: dict[type, dict[str, _Shape]] = {
+    Session: {"session_id": _is_text, "session_type": _is_text},
+    SessionAgent: {
+        "agent_id": _is_text,
+        "state": _is_object,
+        "conversation_manager_state": is_manager_state,
+    },
+    SessionMessage: {"message": _is_object, "message_id": _is_id},
+}
+_OPTIONAL: dict[str, _Shape] = {
+    "_internal_state": is_internal_state,
+    "created_at": _is_text,
+    "updated_at": _is_text,
 }
 _DECODED_TOGETHER = 4_000_000  # characters
 _NOT_CONTENT = ("agent_id", "created_at", "updated_at")
@@ -46,6 +77,10 @@ class MessageData(Protocol):
     @property
     def data(self) -> str:
         """Its JSON."""
+
+    @property
+    def problem(self) -> str:
+        """Why it can't be read, or nothing."""
 
 
 class RowCodec:
@@ -131,11 +166,15 @@ class RowCodec:
     def read_session(self, session_id: str, data: str) -> Session:
         """Decode a session."""
         place = self._tables.sessions, (session_id,)
-        return build(Session, from_json(data, *place, session_id=session_id), *place)
+        session = build(Session, from_json(data, *place, session_id=session_id), *place)
+        session.session_id = session_id
+        return session
 
     def agent_of(self, key: AgentKey, fields: Mapping[str, Any]) -> SessionAgent:
         """Return an agent of its decoded fields."""
-        return build(SessionAgent, fields, self._tables.agents, (*key,))
+        agent = build(SessionAgent, fields, self._tables.agents, (*key,))
+        agent.agent_id = key.agent_id
+        return agent
 
     def read_agent_fields(self, key: AgentKey, data: str) -> dict[str, Any]:
         """Decode an agent's fields."""
@@ -145,9 +184,29 @@ class RowCodec:
         """Decode an agent's content: its fields without its id and times."""
         return content_of(self.read_agent_fields(key, data))
 
+    def readable_content(self, key: AgentKey, data: str) -> dict[str, Any] | None:
+        """Decode an agent's content, or return None if its row can't be read."""
+        try:
+            fields = self.read_agent_fields(key, data)
+            self.agent_of(key, fields)
+        except CorruptRowError as error:
+            warn_of(error, "its state is left out")
+            return None
+        return content_of(fields)
+
+    def corrupt_agent(self, key: AgentKey, why: str) -> CorruptRowError:
+        """Return the error for an agent's row that can't be read."""
+        return corrupt(self._tables.agents, (*key,), why, key.context)
+
+    def corrupt_multi_agent(self, key: AgentKey, why: str) -> CorruptRowError:
+        """Return the error for a graph's or swarm's row that can't be read."""
+        return corrupt(self._tables.multi_agents, (*key,), why, key.context)
+
     def read_message(self, key: AgentKey, row: MessageData) -> SessionMessage:
         """Decode a message; its id is its row's."""
         place = self._tables.messages, (*key, row.message_id)
+        if row.problem:
+            raise corrupt(*place, row.problem, key.context)
         fields = from_json(row.data, *place, **key.context)
         return self._message_of(fields, row, place)
 
@@ -168,13 +227,13 @@ class RowCodec:
         messages = []
         for value, row in zip(values, rows, strict=True):
             place = table, (*key, row.message_id)
-            if not isinstance(value, dict):
-                raise corrupt(*place, "it is not a JSON object", key.context)
             try:
                 fields = encoding.decoded(value, row.data)
             except MissingContentError as error:
                 context = key.context
                 raise corrupt(*place, str(error), context) from error
+            if not isinstance(fields, dict):
+                raise corrupt(*place, "it is not a JSON object", key.context)
             messages.append(self._message_of(fields, row, place))
         return messages
 
@@ -193,22 +252,9 @@ class RowCodec:
         return from_json(data, self._tables.multi_agents, (*key,), **key.context)
 
 
-def is_message(value: Any) -> bool:
-    """Whether a value has the shape of a message: a role, and a list of blocks."""
-    if not isinstance(value, dict) or not isinstance(value.get("role"), str):
-        return False
-    content = value.get("content")
-    return isinstance(content, list) and all(map(_is_block, content))
-
-
-def _is_block(block: Any) -> bool:
-    if not isinstance(block, dict):
-        return False
-    for name in ("toolUse", "toolResult"):
-        if name in block:
-            tool = block[name]
-            return isinstance(tool, dict) and isinstance(tool.get("toolUseId"), str)
-    return True
+def warn_of(error: CorruptRowError, cost: str) -> None:
+    """Log that a row can't be read, and what that costs."""
+    logger.warning("table=<%s>, key=<%r> | %s; %s", error.table, error.key, error, cost)
 
 
 def removed_messages(content: Mapping[str, Any]) -> int:
@@ -236,8 +282,9 @@ def build(
     Raises:
         CorruptRowError: If a field is missing or of another shape.
     """
-    for name, shape in _SHAPES[cls].items():
-        if not isinstance(fields.get(name), shape):
+    for name in _FIELDS[cls]:
+        shape = _REQUIRED[cls].get(name) or (_OPTIONAL.get(name) if name in fields else None)
+        if shape is not None and not shape(fields.get(name)):
             context = dict(zip(("session_id", "agent_id"), key, strict=False))
             raise corrupt(table, key, f"its field {name!r} is missing or misshapen", context)
     return cls(**{name: fields[name] for name in _FIELDS[cls] if name in fields})

@@ -82,30 +82,28 @@ def from_json(text: Any, table: str, key: tuple[Any, ...], **context: Any) -> di
         CorruptRowError: If it is not a JSON object.
     """
     try:
-        value = _with_room(lambda: json.loads(text))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise corrupt(table, key, f"it is not valid JSON ({error})", context) from error
-    if not isinstance(value, dict):
-        raise corrupt(table, key, "it is not a JSON object", context)
-    try:
-        return decoded(value, text)
+        value = decoded_text(text)
     except MissingContentError as error:
         raise corrupt(table, key, str(error), context) from error
+    except (ValueError, RecursionError) as error:
+        raise corrupt(table, key, f"it is not valid JSON ({error})", context) from error
+    if not isinstance(value, dict):  # which an envelope may turn out not to be
+        raise corrupt(table, key, "it is not a JSON object", context)
+    return value
 
 
 class MissingContentError(ValueError):
     """JSON that refers to content stored apart, which is missing or isn't what it was."""
 
 
-def decoded(value: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return a JSON object with its envelopes opened, given the text that it was read from.
+def decoded(value: Any, text: str) -> Any:
+    """Return a JSON value with its envelopes opened, given the text that it was read from.
 
     Raises:
         MissingContentError: If content stored apart wasn't put back in.
     """
     if _BYTES_MARK in text or _OUR_MARK in text:
-        opened: dict[str, Any] = _with_room(lambda: _opened(value))
-        return opened
+        return _with_room(lambda: _opened(value))
     return value
 
 
@@ -255,7 +253,18 @@ def _check_depth(text: str) -> None:
             raise RecursionError
 
 
-def decoded_text(text: str) -> dict[str, Any]:
+def decoded_text(text: str) -> Any:
     """Return what `to_json` has encoded, as a reader will find it."""
-    value: dict[str, Any] = _with_room(lambda: json.loads(text))
-    return decoded(value, text)
+    return decoded(parsed(text), text)
+
+
+def parsed(text: Any) -> Any:
+    """Return the value of a JSON text, however deep the caller's stack is already.
+
+    Raises:
+        RecursionError: If it is nested too deep.
+        ValueError: If it isn't JSON.
+    """
+    if not isinstance(text, str):
+        raise ValueError("it is not text")  # noqa: TRY004 - it isn't JSON either
+    return _with_room(lambda: json.loads(text))

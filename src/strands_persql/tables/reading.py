@@ -15,25 +15,28 @@ FIRST_PARTS_BYTES = 8_000_000
 
 # Rows of 0.1 have no window: it is counted out, message by message, until their next update. What
 # was removed may be more than there is; the window then begins behind the newest message.
-WINDOW_START = """coalesce(a.window_start, (
+WINDOW_START = """coalesce(CASE typeof(a.window_start) WHEN 'integer' THEN a.window_start END, (
     SELECT w.message_id FROM (
         SELECT message_id, row_number() OVER (ORDER BY message_id) AS place FROM {messages}
         WHERE session_id = a.session_id AND agent_id = a.agent_id
     ) AS w WHERE w.place =
-        1 + coalesce(json_extract(a.data, '$.conversation_manager_state.removed_message_count'), 0)
+        1 + CASE WHEN json_valid(a.data) THEN coalesce(json_extract(a.data,
+            '$.conversation_manager_state.removed_message_count'), 0) ELSE 0 END
 ), (
     SELECT max(message_id) + 1 FROM {messages}
     WHERE session_id = a.session_id AND agent_id = a.agent_id
 ), 0)"""
 
 # What an agent works with: the ranges of its view, and all from its window's start on.
-RANGES = "json_insert(coalesce(a.view, '[]'), '$[#]', json_array(a.window_start))"
+# A view that can't be read is passed over.
+RANGES = """json_insert(CASE WHEN NOT json_valid(a.view) THEN '[]' WHEN json_type(a.view) = 'array'
+    THEN a.view ELSE '[]' END, '$[#]', json_array(a.window_start))"""
 _FIRST = "json_extract(r.value, '$[0]')"
 _LAST = f"coalesce(json_extract(r.value, '$[1]'), {MAX_ID})"
 
 _AGENTS = f"""
     SELECT a.session_id, a.agent_id, a.version, a.write_id, a.epoch, a.view, a.data,
-        {WINDOW_START} AS window_start, a.window_start IS NULL AS counted,
+        {WINDOW_START} AS window_start, typeof(a.window_start) <> 'integer' AS counted,
         json_extract(k.value, '$.write_id') IS a.write_id AS same,
         json_extract(k.value, '$.version') AS known_version,
         json_extract(k.value, '$.epoch') AS known_epoch,

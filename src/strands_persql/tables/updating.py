@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.expressions import NEWEST, OF_AGENT, PUSH_WRITE
+from strands_persql.tables.expressions import CREATED_AT, NEWEST, OF_AGENT, PUSH_WRITE
 from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.tables import NO_WRITE, RowData, Tables, row_values
 
 _SET_MESSAGE = f"""
-    data = json_set(:data, '$.message_id', message_id, '$.created_at',
-        coalesce(json_extract(data, '$.created_at'), created_at)),
+    data = json_set(:data, '$.message_id', message_id, '$.created_at', {CREATED_AT}),
     version = version + 1, writes = {PUSH_WRITE}, updated_at = :updated_at
 """
 
@@ -183,8 +182,7 @@ def update_agent(
     return tables.statement(
         f"""
         UPDATE {{agents}} SET
-            data = json_set(:data, '$.created_at',
-                coalesce(json_extract(data, '$.created_at'), created_at)),
+            data = json_set(:data, '$.created_at', {CREATED_AT}),
             version = version + 1, writes = {PUSH_WRITE}, updated_at = :updated_at{set_view}
         WHERE {OF_AGENT} AND version = :own_version AND write_id = :own_origin{more}
         """,  # noqa: S608
