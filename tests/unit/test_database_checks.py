@@ -3,7 +3,6 @@
 import pytest
 
 from strands_persql import DatabaseOpenError, LocalDatabase
-from strands_persql.databases.checks import LOOK, check_tables, refuse_intruders
 
 TABLES = ("app_agents", "app_messages")
 
@@ -19,22 +18,23 @@ TABLES = ("app_agents", "app_messages")
             "CREATE TRIGGER spy AFTER INSERT ON app_messages BEGIN SELECT 1; END",
             "'app_messages' has the trigger 'spy'",
         ),
-        ("CREATE TRIGGER ours AFTER INSERT ON app_messages BEGIN SELECT 1; END", None),
+        ("CREATE VIEW app_search AS SELECT 1 AS a", "'app_search' is a view"),
+        ("CREATE VIRTUAL TABLE app_search USING fts5(a)", None),
         ("CREATE TRIGGER spy AFTER INSERT ON users BEGIN SELECT 1; END", None),
         ("CREATE TABLE app_agents (a)", None),
     ],
 )
 def test_views_and_triggers_in_place_of_tables_are_refused(made: str, said: str | None) -> None:
-    """A view, or a trigger that isn't known, is refused where it concerns one of the tables."""
+    """A view, or a trigger, is refused where it concerns one of the tables."""
     with LocalDatabase() as database:
         database.query("CREATE TABLE app_messages (a)")
         database.query("CREATE TABLE users (a)")
         database.query(made)
         if said is None:
-            check_tables(database, TABLES, triggers=["ours"])
+            database.check_tables(TABLES, ["app_search"])
             return
         with pytest.raises(DatabaseOpenError, match=said) as caught:
-            check_tables(database, TABLES, triggers=["ours"])
+            database.check_tables(TABLES, ["app_search"])
     assert caught.value.kind == "foreign_schema"
 
 
@@ -43,17 +43,7 @@ def test_a_virtual_table_in_place_of_a_table_is_refused() -> None:
     with LocalDatabase() as database:
         database.query("CREATE VIRTUAL TABLE app_agents USING fts5(a)")
         with pytest.raises(DatabaseOpenError, match="'app_agents' is a virtual table"):
-            check_tables(database, TABLES)
-
-
-def test_the_look_fits_into_a_batch() -> None:
-    """The look at the schema is a statement like any other, its rows checked apart."""
-    with LocalDatabase() as database:
-        database.query("CREATE VIEW app_agents AS SELECT 1 AS a")
-        look, other = database.batch([LOOK, {"sql": "SELECT 1 AS n"}], transaction=True)
-    assert other["data"] == [{"n": 1}]
-    with pytest.raises(DatabaseOpenError, match="is a view"):
-        refuse_intruders(look["data"], TABLES)
+            database.check_tables(TABLES)
 
 
 def test_names_of_a_foreign_schema_forge_no_lines() -> None:
@@ -64,5 +54,5 @@ def test_names_of_a_foreign_schema_forge_no_lines() -> None:
             'CREATE TRIGGER "x\nERROR \x1b" AFTER INSERT ON app_agents BEGIN SELECT 1; END'
         )
         with pytest.raises(DatabaseOpenError) as caught:
-            check_tables(database, TABLES)
+            database.check_tables(TABLES)
     assert str(caught.value).isprintable()

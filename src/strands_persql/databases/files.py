@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from strands_persql.errors import DatabaseOpenError
 from strands_persql.runtime.text import one_line
@@ -162,3 +162,17 @@ def _identity(path: str) -> _Identity:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def text_of_path(path: Any) -> str:
+    """Return the name of a file as text.
+
+    Raises:
+        ValueError: If it is neither text nor a `Path`.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise ValueError(  # noqa: TRY004 - as for every other option that was not set
+            f"path must be the name of a file or {MEMORY!r}, not {path!r}"
+        )
+    return text

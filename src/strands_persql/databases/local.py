@@ -7,13 +7,14 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from typing_extensions import Self
 
-from strands_persql.databases.files import MEMORY, DatabaseFile
+from strands_persql.databases.checks import LOOK, refuse_intruders
+from strands_persql.databases.files import MEMORY, DatabaseFile, text_of_path
 from strands_persql.databases.protocol import Result, Statement, Value
 from strands_persql.databases.sqlite_statements import (
     MAX_STATEMENTS,
@@ -74,7 +75,7 @@ class LocalDatabase:
             raise ValueError(f"statement_timeout is seconds, above 0, not {statement_timeout!r}")
         if synchronous not in ("full", "normal"):
             raise ValueError(f"synchronous is 'full' or 'normal', not {synchronous!r}")
-        self._path = _text_of(path)
+        self._path = text_of_path(path)
         self._file = None if self._path == MEMORY else DatabaseFile(self._path)
         self._busy_timeout = busy_timeout
         self._synchronous = synchronous
@@ -153,6 +154,21 @@ class LocalDatabase:
             if self._file is not None and writes:
                 self._file.check_all()
         return results
+
+    def check_tables(self, tables: Collection[str], indexes: Collection[str] = ()) -> None:
+        """See that tables are tables: a file may come from somebody who means harm.
+
+        Args:
+            tables: The tables' names; some may not be there.
+            indexes: The names of full-text indexes, which are virtual tables.
+
+        Raises:
+            DatabaseOpenError: A view, a trigger or a virtual table is in the place of one.
+            sqlite3.Error: SQLite could not tell.
+        """
+        with self._lock:
+            found = self._runner.run(self._open_connection(), LOOK)["data"]
+        refuse_intruders(found, tables, indexes=indexes)
 
     def checkpoint(self) -> bool:
         """Empty the write-ahead log, and with it what was deleted or replaced there.
@@ -340,15 +356,6 @@ class LocalDatabase:
 
     def _after_fork_in_parent(self) -> None:
         self._lock.release()
-
-
-def _text_of(path: Any) -> str:
-    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str):
-        raise ValueError(  # noqa: TRY004 - as for every other option that was not set
-            f"path must be the name of a file or {MEMORY!r}, not {path!r}"
-        )
-    return text
 
 
 def _is_locked(error: Exception) -> bool:

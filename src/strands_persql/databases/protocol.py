@@ -27,8 +27,9 @@ class Database(Protocol):
 
     `LocalDatabase`, `RestDatabase` and the handles of the ``persql`` SDK satisfy it, and so may
     a class of your own. Its methods are called from several threads at once. It may also have
-    ``max_row_bytes``, and ``telemetry_attributes``: what tells it apart in OpenTelemetry's spans
-    and metrics, such as ``db.system.name`` and ``db.namespace``.
+    ``max_row_bytes``, ``telemetry_attributes``: what tells it apart in OpenTelemetry's spans
+    and metrics, such as ``db.system.name`` and ``db.namespace``, and `LocalDatabase.check_tables`,
+    which is called once before anything else.
     """
 
     def query(self, sql: str, params: Sequence[Value] = ..., /) -> Result:

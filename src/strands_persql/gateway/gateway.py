@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from strands_persql.databases.failures import Cause, Failure, classify
@@ -28,7 +28,7 @@ from strands_persql.gateway.stats import Counters
 from strands_persql.gateway.telemetry import RoundTrip, Telemetry
 from strands_persql.runtime.text import one_line
 from strands_persql.tables import migrations
-from strands_persql.tables.tables import Tables
+from strands_persql.tables.tables import KEYS, Tables
 
 logger = logging.getLogger("strands_persql")
 
@@ -69,6 +69,7 @@ class Gateway:
         self._telemetry = Telemetry(database)
         self._takes_key = _takes_idempotency_key(database)
         self._contents = Contents(tables)
+        self._check_tables: Callable[..., None] | None = getattr(database, "check_tables", None)
 
     def run(
         self,
@@ -240,6 +241,7 @@ class Gateway:
         self, batch: Batch, options: dict[str, Any], failures: list[Failure], trip: RoundTrip
     ) -> list[list[Row]]:
         try:
+            self._check_once()
             results = self.database.batch(batch.statements, **options)
         except Exception as error:
             failures.append(classify(error))
@@ -250,6 +252,17 @@ class Gateway:
         self.count(**usage)
         trip.used(usage)
         return [rows_of(result) for result in results]
+
+    def _check_once(self) -> None:
+        """See that nothing of somebody else's stands in the place of the tables."""
+        if self._check_tables is not None:
+            names = [self._tables.prefix + name for name in KEYS]
+            self._check_tables(
+                names,
+                indexes=[f"{self._tables.prefix}search"],
+                triggers=[sql for name in KEYS for sql in contents.triggers(self._tables, name)],
+            )
+            self._check_tables = None
 
     def _schema_error(
         self, error: Exception, context: _Context, changes: Sequence[str]

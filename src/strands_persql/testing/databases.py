@@ -42,6 +42,12 @@ class _WrappedDatabase:
         told: Mapping[str, str | int] = self._database.telemetry_attributes  # type: ignore[attr-defined]
         return told
 
+    @property
+    def check_tables(self) -> Callable[..., None]:
+        """What checks the wrapped database's tables; not there if it has none."""
+        check: Callable[..., None] = self._database.check_tables  # type: ignore[attr-defined]
+        return check
+
     def query(
         self, sql: str, params: Sequence[Value] = (), /, *, idempotency_key: str | None = None
     ) -> Result:
