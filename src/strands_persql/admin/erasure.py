@@ -58,6 +58,7 @@ def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
     counted = batch.ask(erasing.count_rows(access.tables, session_id))
     batch.run(*erasing.erase_session(access.tables, session_id))
     rows = access.run(batch, writes=True, session_id=session_id)[counted]
+    access.gateway.empty_log()
     staged = sum(drop_staged(access, one) for one in _staged_of(access, session_id))
     return Erasure(
         session_id,

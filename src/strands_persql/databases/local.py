@@ -3,10 +3,8 @@
 import contextlib
 import os
 import sqlite3
-import sys
 import threading
 import time
-import weakref
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import ClassVar, Literal
@@ -15,6 +13,7 @@ from typing_extensions import Self
 
 from strands_persql.databases.checks import LOOK, refuse_intruders
 from strands_persql.databases.files import MEMORY, DatabaseFile, text_of_path
+from strands_persql.databases.open_files import tell_of_forks
 from strands_persql.databases.protocol import Result, Statement, Value
 from strands_persql.databases.sqlite_statements import (
     MAX_STATEMENTS,
@@ -25,9 +24,6 @@ from strands_persql.databases.sqlite_statements import (
     text_or_bytes,
 )
 from strands_persql.errors import DatabaseOpenError
-
-_databases: "weakref.WeakSet[LocalDatabase]" = weakref.WeakSet()
-_registry_lock = threading.Lock()
 
 
 class LocalDatabase:
@@ -83,8 +79,7 @@ class LocalDatabase:
         self._lock = threading.Lock()
         self._closed = False
         self._forked_from: int | None = None
-        with _registry_lock:
-            _databases.add(self)
+        tell_of_forks(self)
         with self._lock:
             self._connection = self._connect()
 
@@ -155,12 +150,18 @@ class LocalDatabase:
                 self._file.check_all()
         return results
 
-    def check_tables(self, tables: Collection[str], indexes: Collection[str] = ()) -> None:
+    def check_tables(
+        self,
+        tables: Collection[str],
+        indexes: Collection[str] = (),
+        triggers: Collection[str] = (),
+    ) -> None:
         """See that tables are tables: a file may come from somebody who means harm.
 
         Args:
             tables: The tables' names; some may not be there.
             indexes: The names of full-text indexes, which are virtual tables.
+            triggers: The SQL of triggers that belong to the tables.
 
         Raises:
             DatabaseOpenError: A view, a trigger or a virtual table is in the place of one.
@@ -168,9 +169,9 @@ class LocalDatabase:
         """
         with self._lock:
             found = self._runner.run(self._open_connection(), LOOK)["data"]
-        refuse_intruders(found, tables, indexes=indexes)
+        refuse_intruders(found, tables, indexes=indexes, triggers=triggers)
 
-    def checkpoint(self) -> bool:
+    def checkpoint(self, *, wait: float | None = None) -> bool:
         """Empty the write-ahead log, and with it what was deleted or replaced there.
 
         SQLite overwrites deleted and replaced values (``secure_delete`` is on), but the log keeps
@@ -178,15 +179,19 @@ class LocalDatabase:
         disk is slow to sync. The database may still hold copies of rows that it has moved between
         its pages at some time; `purge` removes those too.
 
+        Args:
+            wait: How long, in seconds, to wait for others that are reading or writing; None for
+                `busy_timeout`.
+
         Returns:
-            Whether the log is empty. False if another process was reading or writing for longer
-            than `busy_timeout`: call it again later.
+            Whether the log is empty. False if others were reading or writing for longer: call it
+            again later.
 
         Raises:
             DatabaseOpenError: The file was removed or replaced.
             sqlite3.Error: SQLite could not do it.
         """
-        return self._maintain("PRAGMA wal_checkpoint(TRUNCATE)")
+        return self._maintain("PRAGMA wal_checkpoint(TRUNCATE)", wait=wait)
 
     def purge(self) -> bool:
         """Let nothing that was ever deleted or replaced be left in the database's files.
@@ -203,19 +208,22 @@ class LocalDatabase:
         """
         return self._maintain("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _maintain(self, *statements: str) -> bool:
+    def _maintain(self, *statements: str, wait: float | None = None) -> bool:
         with self._lock:
             connection = self._open_connection()
             if self._file is None:
                 return True
             self._file.check()
             try:
+                _wait_for_others(connection, self._busy_timeout if wait is None else wait)
                 for sql in statements:
                     row = connection.execute(sql).fetchone()
             except sqlite3.OperationalError as error:
                 if not _is_locked(error):
                     raise
                 return False
+            finally:
+                _wait_for_others(connection, self._busy_timeout)
             self._file.check_all()
         return not row[0]
 
@@ -362,36 +370,5 @@ def _is_locked(error: Exception) -> bool:
     return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
 
 
-_forking: list[LocalDatabase] = []
-_parent = 0
-
-
-def _before_fork() -> None:
-    global _parent  # noqa: PLW0603 - the hooks of os.register_at_fork take no arguments
-    _registry_lock.acquire()
-    _parent = os.getpid()
-    _forking.extend(_databases)
-    for database in _forking:
-        database._before_fork()  # noqa: SLF001 - this module's own
-
-
-def _after_fork_in_parent() -> None:
-    for database in _forking:
-        database._after_fork_in_parent()  # noqa: SLF001 - this module's own
-    _forking.clear()
-    _registry_lock.release()
-
-
-def _after_fork_in_child() -> None:
-    for database in _forking:
-        database._after_fork_in_child(_parent)  # noqa: SLF001 - this module's own
-    _forking.clear()
-    _registry_lock.release()
-
-
-if sys.platform != "win32":
-    os.register_at_fork(
-        before=_before_fork,
-        after_in_parent=_after_fork_in_parent,
-        after_in_child=_after_fork_in_child,
-    )
+def _wait_for_others(connection: sqlite3.Connection, seconds: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}").fetchall()

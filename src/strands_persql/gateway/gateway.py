@@ -4,6 +4,7 @@ import copy
 import inspect
 import logging
 import os
+import sqlite3
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,12 +28,13 @@ from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
 from strands_persql.gateway.telemetry import RoundTrip, Telemetry
 from strands_persql.runtime.text import one_line
-from strands_persql.tables import migrations
+from strands_persql.tables import contents, migrations
 from strands_persql.tables.tables import KEYS, Tables
 
 logger = logging.getLogger("strands_persql")
 
 DEFAULT_MAX_ROW_BYTES = 2_000_000
+_LOG_WAIT = 1.0  # seconds that a deletion waits for others to be done with a file's log
 
 _Context = dict[str, Any]
 
@@ -252,6 +254,27 @@ class Gateway:
         self.count(**usage)
         trip.used(usage)
         return [rows_of(result) for result in results]
+
+    def empty_log(self) -> None:
+        """Have a file's log forget what was deleted or redacted; others aren't waited for long.
+
+        A hosted database has no log that could be emptied from here.
+        """
+        empty = getattr(self.database, "checkpoint", None)
+        if empty is None:
+            return
+        try:
+            if empty(wait=_LOG_WAIT):
+                return
+            why = "another process is reading"
+        except (TypeError, sqlite3.Error, PerSQLError) as error:  # what was written is written
+            why = one_line(str(error))
+        logger.warning(
+            "database=<%r> | what was deleted is still in the file's log (%s); call checkpoint()"
+            " on the database later",
+            self.database,
+            why,
+        )
 
     def _check_once(self) -> None:
         """See that nothing of somebody else's stands in the place of the tables."""

@@ -295,6 +295,8 @@ class SessionStore:
                 self.cache.forget(key.session_id)
                 raise
             self.cache.written(key.session_id, lambda entry: after_commit(entry, stored, result))
+        if any(update.is_redaction for update in stored.updates):
+            self.gateway.empty_log()
         return result
 
     def read_others(self, change: ChangeSet, base: MergeBase) -> CommitResult:

@@ -93,6 +93,8 @@ class MessageRecords:
         except InDoubtError as error:
             setattr(session_message, SEEN, error.request.doubted_version)
             raise error.error from error
+        if session_message.redact_message is not None:
+            self._store.gateway.empty_log()
         session_message.created_at = stored.created_at
         setattr(session_message, SEEN, version)
 

@@ -77,6 +77,7 @@ class SessionRecords:
             raise
         self._deletions.pop(session_id, None)
         self._store.cache.forget(session_id)
+        self._store.gateway.empty_log()
         row = answer.first(found)
         is_other = row is None or row["write_id"] != (origin or row["write_id"])
         if is_other and not answer.is_ambiguous:

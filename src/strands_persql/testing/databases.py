@@ -48,6 +48,12 @@ class _WrappedDatabase:
         check: Callable[..., None] = self._database.check_tables  # type: ignore[attr-defined]
         return check
 
+    @property
+    def checkpoint(self) -> Callable[..., bool]:
+        """What empties the wrapped database's log; not there if it has none."""
+        empty: Callable[..., bool] = self._database.checkpoint  # type: ignore[attr-defined]
+        return empty
+
     def query(
         self, sql: str, params: Sequence[Value] = (), /, *, idempotency_key: str | None = None
     ) -> Result:
