@@ -23,7 +23,14 @@ from strands_persql import (
     RestClient,
     RetryPolicy,
 )
-from strands_persql.errors import NotFoundError, OutcomeUnknownError, PerSQLError, UnavailableError
+from strands_persql.errors import (
+    AccessDeniedError,
+    DatabaseOpenError,
+    NotFoundError,
+    OutcomeUnknownError,
+    PerSQLError,
+    UnavailableError,
+)
 from strands_persql.testing import Redact, Reply, ScriptedModel, ToolCall
 from tests.engine.engine import Engine
 from tests.engine.proxy import FaultProxy, Request
@@ -574,6 +581,23 @@ def test_a_manager_that_could_not_be_opened_leaves_no_connection(
             "s", engine.token(), hosted.name, base_url=hosted.proxy.base_url
         )
     assert len(closed) == 1
+
+
+def test_closing_closes_the_client_in_any_case(engine: Engine, hosted: Hosted) -> None:
+    """Where two agents' states can't be stored, the error says both, and the client is closed."""
+    manager = PerSQLSessionManager.from_token(
+        "s", engine.token(), hosted.name, base_url=hosted.proxy.base_url, retry=NEVER
+    )
+    for agent_id in ("a", "b"):
+        agent = Agent(session_manager=manager, agent_id=agent_id, callback_handler=None)
+        agent.state.set("n", 1)
+    hosted.proxy.script = ["status:401"] * 2
+    with pytest.raises(AccessDeniedError) as caught:
+        manager.close()
+    said = str(caught.value)
+    assert said.index("agent 'a'") < said.index("agent 'b'") < said.index("client is closed")
+    with pytest.raises(DatabaseOpenError, match="closed"):
+        manager.session_repository.read_session("s")
 
 
 @pytest.mark.parametrize(("commit", "requests"), [("message", 4), ("turn", 1)])

@@ -238,22 +238,28 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
     # -- closing -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Store what is pending, and close the client if the manager made it.
+        """Store what is pending, and close the client if the manager made it, in any case.
 
         Raises:
-            PerSQLError: If something could not be stored. Where the client wasn't made by the
-                manager it is still held: call again.
+            PerSQLError: If something could not be stored; the first such error, which says the
+                others too. Where the client wasn't made by the manager it is still held: call
+                again.
         """
-        errors = []
-        for agent_id, unit in self._units.items():
-            try:
-                unit.close(self._agents[agent_id])
-            except PerSQLError as error:  # noqa: PERF203 - one agent's failure isn't another's
-                errors.append(error)
-        if self._client is not None and not errors:
-            self._client.close()
+        errors: list[PerSQLError] = []
+        try:
+            for agent_id, unit in self._units.items():
+                try:
+                    unit.close(self._agents[agent_id])
+                except PerSQLError as error:  # noqa: PERF203 - one agent's failure isn't another's
+                    errors.append(error)
+        finally:
+            if self._client is not None:
+                self._client.close()
         if errors:
-            raise errors[0]
+            first, *others = errors
+            closed = [] if self._client is None else ["the manager's client is closed"]
+            first.args = ("; ".join([*map(str, [first, *others]), *closed]), *first.args[1:])
+            raise first
 
     def __enter__(self: _Self) -> _Self:
         """Return the manager."""
