@@ -8,7 +8,12 @@ import pytest
 from strands import Agent
 from strands.types.session import SessionMessage
 
-from strands_persql import LocalDatabase, PerSQLSessionManager, PerSQLSessionRepository
+from strands_persql import (
+    LocalDatabase,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    StatementError,
+)
 from strands_persql.admin import SessionAdmin
 from strands_persql.testing import CountingDatabase, Redact, ScriptedModel
 from tests.support.conversation import user
@@ -58,6 +63,22 @@ def test_an_erased_session_is_gone(database: LocalDatabase, path: Path, purge: b
     talk(database)
     SessionAdmin(database).erase("s", purge=purge)
     assert MARK.encode() not in contents(path)
+
+
+class DamagedDatabase(LocalDatabase):
+    """A file that can't be written anew."""
+
+    def purge(self) -> bool:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+
+def test_a_file_that_cant_be_purged_says_so(path: Path) -> None:
+    """The error is one of ours, and the rows are gone all the same."""
+    with DamagedDatabase(path) as damaged:
+        talk(damaged)
+        with pytest.raises(StatementError, match="could not be purged"):
+            SessionAdmin(damaged).erase("s")
+        assert PerSQLSessionRepository(damaged).read_session("s") is None
 
 
 @pytest.mark.parametrize("commit", ["message", "turn"])

@@ -319,7 +319,8 @@ def count_contents(access: Access, session_ids: Sequence[str]) -> dict[str, dict
     contents: dict[str, dict[str, Contents]] = {one: {} for one in session_ids}
     for some in portions(session_ids):
         for row in access.rows(catalogue.measure_sessions(access.found, some)):
-            contents[row["session_id"]][row["agent_id"]] = contents_of(row)
+            # A damaged index may bring what wasn't asked for.
+            contents.setdefault(row["session_id"], {})[row["agent_id"]] = contents_of(row)
     return contents
 
 

@@ -1,10 +1,13 @@
 """Erasing a session: no byte of it is left, and what it was is said."""
 
+import sqlite3
 from dataclasses import dataclass
 
 from strands_persql.admin.access import Access
 from strands_persql.admin.storing import drop_staged
 from strands_persql.databases.local import LocalDatabase
+from strands_persql.databases.protocol import Database
+from strands_persql.errors import StatementError
 from strands_persql.gateway.batch import Batch
 from strands_persql.runtime.ids import check_id
 from strands_persql.tables import archiving, erasing
@@ -65,7 +68,7 @@ def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
         {row["name"]: int(row["n"]) for row in rows},
         sum(int(row["bytes"] or 0) for row in rows),
         staged,
-        _purge(access) if purge else None,
+        _purge(access, session_id) if purge else None,
     )
 
 
@@ -82,8 +85,19 @@ def _staged_of(access: Access, session_id: str) -> list[str]:
         after = page[-1]
 
 
-def _purge(access: Access) -> bool | None:
-    database = access.database
+def _purge(access: Access, session_id: str) -> bool | None:
+    try:
+        return _purged(access.database)
+    except sqlite3.Error as error:
+        raise StatementError(
+            f"the rows of session {session_id!r} are deleted, and the file could not be purged of"
+            f" what they leave ({error}). Call purge() on the database when there is room; restore"
+            " a damaged file from a backup",
+            session_id=session_id,
+        ) from error
+
+
+def _purged(database: Database) -> bool | None:
     purge = getattr(database, "purge", None)
     if purge is not None:
         return bool(purge())

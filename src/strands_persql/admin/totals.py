@@ -96,8 +96,11 @@ def _measure_some(access: Access, sessions: Sequence[SessionSummary], totals: To
     messages, states, days, tools = (answer[handle] for handle in asked)
     by_session: dict[str, Contents] = dict.fromkeys(ids, Contents())
     for row in messages:
-        by_session[row["session_id"]] += contents_of(row)
-    measured = [replace(one, contents=by_session[one.session_id]) for one in sessions]
+        known = by_session.get(row["session_id"], Contents())  # a damaged index brings others too
+        by_session[row["session_id"]] = known + contents_of(row)
+    measured = [
+        replace(one, contents=by_session.get(one.session_id, Contents())) for one in sessions
+    ]
     _add_sizes(totals, measured, states[0])
     _add_activity(totals, days, tools)
 

@@ -283,7 +283,7 @@ class Gateway:
             self._check_tables(
                 names,
                 indexes=[f"{self._tables.prefix}search"],
-                triggers=[sql for name in KEYS for sql in contents.triggers(self._tables, name)],
+                triggers=[*contents.triggers(self._tables, KEYS)],
             )
             self._check_tables = None
 
