@@ -132,7 +132,7 @@ def think(messages: Messages) -> Reply:
 # -- what happens ----------------------------------------------------------------------------------
 
 NEXT = """
-What to look at next: README.md, docs/guarantees.md, docs/cli.md, docs/hosted.md"""
+What to look at next: README.md, docs/tutorial.md, docs/reference/cli.md, docs/how-to/hosted.md"""
 
 
 def main(path: str) -> None:

@@ -47,7 +47,7 @@ logger = logging.getLogger("web")
 
 # -- one repository, and so one cache and one pool of connections, for all requests ----------------
 
-# Somebody waits for each answer: better say soon that the database is away.
+# A client is waiting for each answer: better tell it soon that the database is unavailable.
 RETRY = RetryPolicy(budget=5.0)
 
 
@@ -63,7 +63,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[None]:
             database = stack.enter_context(LocalDatabase(path))
         app.state.repository = PerSQLSessionRepository(database, retry=RETRY)
         # Sessions in use, so that one session's requests queue here. Other processes' need no
-        # queue: their turns are kept whole, one behind the other.
+        # queue: their turns are kept whole, one after the other.
         app.state.locks = WeakValueDictionary[str, asyncio.Lock]()
         yield
 
@@ -86,11 +86,11 @@ async def chat(request: Request) -> Response:
     return StreamingResponse(turn, media_type="text/event-stream")
 
 
-async def away(_: Request, error: Exception) -> Response:
+async def unavailable(_: Request, error: Exception) -> Response:
     """Ask the client to come back: the database can't be reached now."""
-    logger.warning("the database is away: %s", error)
+    logger.warning("the database is unavailable: %s", error)
     return PlainTextResponse(
-        "the database is away, try again", 503, headers={"Retry-After": str(RETRY_AFTER_S)}
+        "the database is unavailable, try again", 503, headers={"Retry-After": str(RETRY_AFTER_S)}
     )
 
 
@@ -142,7 +142,7 @@ async def stats(request: Request) -> Response:
 
 
 def make_agent(session: PerSQLSessionManager) -> Agent:
-    """Make an agent that goes on with a session. Take a real model here."""
+    """Make an agent that continues a session. Take a real model here."""
     return Agent(model=ScriptedModel(answer), session_manager=session, callback_handler=None)
 
 
@@ -163,7 +163,7 @@ app = Starlette(
         Route("/sessions/{session_id}", chat, methods=["POST"]),
         Route("/stats", stats),
     ],
-    exception_handlers={UnavailableError: away, OutcomeUnknownError: away},
+    exception_handlers={UnavailableError: unavailable, OutcomeUnknownError: unavailable},
     lifespan=lifespan,
 )
 

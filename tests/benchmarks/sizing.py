@@ -1,16 +1,15 @@
 """Prints what one hosted database carries, as Markdown: `python -m tests.benchmarks.sizing`.
 
-Turns are recorded on a file and replayed on the hosted database's engine by many threads at a
-time, so that the clients' own work isn't measured. Times are ratios to the smallest request there
-is, `SELECT 1`, sent alike in the same run. What rows and bytes a database grows by is counted.
+Turns are recorded on a file and replayed on the hosted database's engine. What a request takes is
+the engine's own processor time, as a ratio to that of the smallest request there is, `SELECT 1`.
+What rows and bytes a database grows by is counted. It needs Linux, which tells a process's time.
 """
 
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from strands_persql import (
@@ -27,7 +26,7 @@ from tests.engine.engine import Engine
 
 Requests: TypeAlias = list[Sequence[Statement]]
 SMALLEST: Sequence[Statement] = ({"sql": "SELECT 1"},)
-SESSIONS = 60
+SESSIONS = 300
 COMMITS: tuple[Literal["message", "turn"], ...] = ("message", "turn")
 PROMPTS = {"a plain turn": "Hello.", "a tool turn": "Please note."}
 
@@ -49,17 +48,18 @@ def record(prompt: str, commit: Literal["message", "turn"], prefix: str) -> list
     return recorded
 
 
-def seconds(database: Database, work: list[Requests]) -> float:
-    """Return how long it takes 16 threads to send lists of requests, each list in its order."""
+def ticks(engine: Engine, database: Database, work: list[Requests]) -> int:
+    """Return the engine's processor time for lists of requests, in the system's ticks."""
 
-    def send_all(requests: Requests) -> None:
+    def used() -> int:
+        fields = Path(f"/proc/{engine.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])  # in its own code, and in the system for it
+
+    before = used()
+    for requests in work:
         for request in requests:
             database.batch(request, transaction=True)
-
-    with ThreadPoolExecutor(16) as pool:
-        began = time.perf_counter()
-        [*pool.map(send_all, work)]
-        return time.perf_counter() - began
+    return used() - before
 
 
 def ratio(
@@ -72,10 +72,11 @@ def ratio(
         PerSQLSessionRepository(database).setup()
         for run in range(runs):
             recorded = record(prompt, commit, f"{commit}-{run}")
-            seconds(database, [first for first, _ in recorded])
+            ticks(engine, database, [first for first, _ in recorded])
             turns = [second for _, second in recorded]
             smallest: list[Requests] = [[SMALLEST] * len(turn) for turn in turns]
-            ratios.append(seconds(database, turns) / seconds(database, smallest))
+            took = ticks(engine, database, turns)
+            ratios.append(took / max(1, ticks(engine, database, smallest)))
     return len(turns[0]), statistics.median(ratios)
 
 

@@ -1,9 +1,12 @@
 """What each step may cost: these fail when one asks more of the database than its budget."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.benchmarks import sizing
 from tests.benchmarks.workload import (
     FIRST_TURN,
     LONG_TURN,
@@ -127,6 +130,27 @@ def test_opening_a_long_session_again_is_small(wire: Place) -> None:
 def test_opening_a_session_again_reads_no_more_rows_the_longer_it_is(wire: Place) -> None:
     """Opening an unchanged session again reads a few rows, however long its history is."""
     assert measure_reopening(wire, 1_000).rows_read <= 10
+
+
+def test_an_open_reads_the_same_rows_however_many_sessions_there_are(
+    engine: Engine, database_name: str
+) -> None:
+    """One session's open reads as many rows beside 1,000 others as the page on sizing says."""
+    page = Path(__file__).parents[2] / "docs" / "explanation" / "sizing.md"
+    promised = re.findall(r"^\| [\d,]+ \| (\d+) \|$", page.read_text("utf-8"), re.MULTILINE)
+    read = {sizing.rows_to_open(engine, f"{database_name}-{n}", n) for n in (10, 1_000)}
+
+    assert {str(rows) for rows in read} == set(promised)
+
+
+def test_a_turn_adds_a_row_for_each_message(engine: Engine, database_name: str) -> None:
+    """A turn adds its messages to the database, and no other row."""
+    added = {
+        prompt: sizing.growth(engine, f"{database_name}-{number}", prompt)[0]
+        for number, prompt in enumerate(sizing.PROMPTS.values())
+    }
+
+    assert [*added.values()] == [2, 4]
 
 
 def test_the_baseline_costs_about_what_0_1_does(wire: Place) -> None:

@@ -380,7 +380,7 @@ def test_a_stash_in_a_storage_of_its_own(backend: Backend, commit: str) -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="a stash without a storage is in the memory of its process: docs/guarantees.md",
+    reason="a stash without a storage is in the memory of its process: see guarantees.md",
 )
 @both
 def test_the_stash_that_nobody_chose(backend: Backend, commit: str) -> None:

@@ -194,10 +194,10 @@ def test_every_page_is_linked() -> None:
 
 def test_a_dashboards_queries_ask_for_what_is_told() -> None:
     """Each metric and label of the dashboard's queries is one of the library's, as it is told."""
-    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "observability.md").read_text(encoding="utf-8")
     queries = "".join(
         block.text
-        for block in blocks(ROOT / "docs" / "observability.md")
+        for block in blocks(ROOT / "docs" / "how-to" / "observability.md")
         if block.language == "promql"
     )
     told = set()
@@ -243,7 +243,7 @@ def test_guarantees_and_tests_cite_each_other() -> None:
 @functools.cache
 def guarantees() -> dict[int, set[tuple[str, str]]]:
     """Give the tests that each guarantee cites, by file and name."""
-    text = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "explanation" / "guarantees.md").read_text(encoding="utf-8")
     sections = re.split(r"^## ", text, flags=re.MULTILINE)
     numbers = {section: re.match(r"G(\d+)\. ", section) for section in sections}
     return {
@@ -278,7 +278,7 @@ def test_every_public_name_is_on_a_page() -> None:
 
 def test_every_error_has_its_row() -> None:
     """The table of errors has a row for each class, with when it is raised and what to do."""
-    table = (ROOT / "docs" / "hosted.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     classes = [name for name, value in vars(errors).items() if _is_own_error(value)]
 
     assert [
@@ -294,7 +294,7 @@ def _is_own_error(value: object) -> bool:
 
 def test_retry_defaults_are_as_described() -> None:
     """The table of retries has each parameter with the default that it has."""
-    table = (ROOT / "docs" / "hosted.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     for field in dataclasses.fields(RetryPolicy):
         default = "time.sleep" if field.name == "sleep" else repr(field.default)
         assert f"| `{field.name}` | `{default}` |" in table
@@ -314,7 +314,7 @@ def test_options_are_as_described() -> None:
 
 def test_columns_are_as_described() -> None:
     """The page on the tables has each table and each column."""
-    page = (ROOT / "docs" / "schema.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference" / "schema.md").read_text(encoding="utf-8")
     with LocalDatabase() as database:
         PerSQLSessionRepository(database).setup()
         found = database.query(
@@ -337,7 +337,7 @@ def test_the_table_of_round_trips_is_what_is_measured(
     costs.main()
 
     measured = capsys.readouterr().out
-    for page in (README, ROOT / "docs" / "costs.md"):
+    for page in (README, ROOT / "docs" / "explanation" / "costs.md"):
         assert measured in page.read_text(encoding="utf-8")
 
 

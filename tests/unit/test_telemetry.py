@@ -484,7 +484,7 @@ def test_what_is_held_is_a_level(backend: Backend) -> None:
 def test_counters_have_units_and_databases(backend: Backend, heard: Listener) -> None:
     """Metrics have the units that their page says, and those of requests say of which database."""
     busy(backend)
-    page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "how-to" / "observability.md").read_text(encoding="utf-8")
     told = {name: metric.unit for name, metric in heard.metrics().items()}
     assert len(told) >= 12  # rows read and costs are told by hosted databases alone
     assert told.items() <= set(re.findall(r"^\| `([\w.]+)` \| \w+, `(\S+)`", page, re.MULTILINE))

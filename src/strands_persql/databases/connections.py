@@ -163,10 +163,10 @@ class Connections:
         try:
             return self.token.current()
         except ValueError:
-            raise _NoTokenError("what returns the token returned what can't be one") from None
+            raise _NoTokenError("the function for the token returned what can't be one") from None
         except Exception as error:
             # The class alone: the text of a failure to get a token may have a part of it.
-            why = f"what returns the token raised {type(error).__name__}"
+            why = f"the function for the token raised {type(error).__name__}"
             raise _NotAskedError(why) from error
 
     def _pool(self) -> urllib3.HTTPConnectionPool:
