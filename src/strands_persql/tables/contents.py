@@ -198,17 +198,19 @@ def parts_of(lists: str, limit: int) -> str:
         lists: The query of the lists of leaves, in its column ``listed``.
         limit: Bytes at the most: what is beyond them is read by further requests.
     """
-    # Where the session has no contents, nothing else is read.
+    # The outermost loop is over the session's contents: where it has none, nothing else is read.
     return f"""
-        SELECT p.digest, p.place, p.data FROM {{contents}} AS p
-        WHERE p.session_id = :session_id AND p.digest IN (
+        SELECT p.digest, p.place, p.data
+        FROM (
+            SELECT session_id FROM {{contents}} WHERE session_id = :session_id LIMIT 1
+        ) AS any_of_it
+        CROSS JOIN {{contents}} AS p ON p.session_id = any_of_it.session_id
+        WHERE p.digest IN (
             SELECT digest FROM (
                 SELECT digest, sum(size) OVER (ORDER BY digest) AS total FROM (
                     SELECT DISTINCT substr(l.value, 1, {_DIGEST}) AS digest,
                         CAST(substr(l.value, {_DIGEST + 2}) AS INTEGER) AS size
-                    FROM (
-                        SELECT 1 FROM {{contents}} WHERE session_id = :session_id LIMIT 1
-                    ) CROSS JOIN ({lists}) AS one CROSS JOIN json_each(one.listed) AS l
+                    FROM ({lists}) AS one CROSS JOIN json_each(one.listed) AS l
                 )
             ) WHERE total <= {limit}
         )
