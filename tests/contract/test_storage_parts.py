@@ -430,7 +430,7 @@ def test_requests_keep_to_the_services_limits(backend: Backend) -> None:
         for statement in batch:
             values = statement.get("params", ())
             assert len(values) <= 100
-            assert len(statement["sql"]) < 2_000
+            assert len(statement["sql"]) < 3_000
             assert sum(len(str(value).encode()) for value in values) < 1_100_000
 
 
