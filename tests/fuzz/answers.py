@@ -4,7 +4,6 @@ Run it at any size with `python -m tests.fuzz.answers --runs 100000 --seed 1`. A
 printed with its number; `--seed` and `--only NUMBER` make it again.
 """
 
-import argparse
 import copy
 import io
 import json
@@ -20,6 +19,7 @@ from strands_persql import RestClient, RestDatabase, RestError
 from strands_persql.databases.failures import Cause, classify
 from strands_persql.databases.results import results_of, rows_of, usage_of
 from strands_persql.errors import BadAnswerError
+from tests.fuzz import program
 
 TOKEN = "psql_live_s0_n0t/a+real.one="  # noqa: S105 - nobody's
 RESULT = {"columns": ["a", "b"], "rows": [[1, "x"], [2, None]], "rowsRead": 2, "rowsWritten": 0}
@@ -100,7 +100,12 @@ class Fuzz:
         self.ends: Counter[str] = Counter()
         self._seed = seed
         self._pools = _Pools()
-        self._database = RestClient(TOKEN, http=self._pools).database("acme/db")
+        self._client = RestClient(TOKEN, http=self._pools)
+        self._database = self._client.database("acme/db")
+
+    def close(self) -> None:
+        """Close the client."""
+        self._client.close()
 
     def run(self, number: int) -> None:
         """Draw an answer, and see that what comes of it is sound.
@@ -265,24 +270,5 @@ def encoded(body: Any, draw: Random) -> bytes:
     return draw.choice((bytes(damaged), raw[: draw.randrange(len(raw))], b"", deep))
 
 
-def main() -> None:
-    """Run as asked on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="the number of one answer to run again")
-    asked = parser.parse_args()
-    fuzz = Fuzz(asked.seed)
-    numbers = range(asked.runs) if asked.only is None else [asked.only]
-    for number in numbers:
-        try:
-            fuzz.run(number)
-        except Exception:  # noqa: PERF203 - the number is what helps
-            print(f"answer {number} of seed {asked.seed}:")  # noqa: T201 - a program
-            raise
-    for end, count in fuzz.ends.most_common():
-        print(f"{count:8} {end}")  # noqa: T201 - a program
-
-
 if __name__ == "__main__":
-    main()
+    program.main(Fuzz, "answer", 10_000, __doc__)

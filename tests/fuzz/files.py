@@ -4,7 +4,6 @@ Run it at any size with `python -m tests.fuzz.files --runs 2000 --seed 1`. A fai
 printed with its number; `--seed` and `--only NUMBER` make it again.
 """
 
-import argparse
 import asyncio
 import io
 import logging
@@ -31,6 +30,7 @@ from strands_persql import (
 )
 from strands_persql.admin import SessionAdmin
 from strands_persql.testing import ScriptedModel, ToolCall
+from tests.fuzz import program
 from tests.support.conversation import Team, count, session, session_agent, user
 
 try:
@@ -231,25 +231,5 @@ def _place(data: bytearray, draw: Random) -> int:
     return min(place, len(data) - 1)
 
 
-def main() -> None:
-    """Run as asked on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--runs", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="the number of one file to run again")
-    asked = parser.parse_args()
-    fuzz = Fuzz(asked.seed)
-    numbers = range(asked.runs) if asked.only is None else [asked.only]
-    for number in numbers:
-        try:
-            fuzz.run(number)
-        except BaseException:  # noqa: PERF203 - the number is what helps
-            print(f"file {number} of seed {asked.seed}:")  # noqa: T201 - a program
-            raise
-    fuzz.close()
-    for end, times in fuzz.ends.most_common():
-        print(f"{times:8} {end}")  # noqa: T201 - a program
-
-
 if __name__ == "__main__":
-    main()
+    program.main(Fuzz, "file", 500, __doc__)

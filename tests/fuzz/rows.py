@@ -4,7 +4,6 @@ Run it at any size with `python -m tests.fuzz.rows --runs 10000 --seed 1`. A fai
 with its number; `--seed` and `--only NUMBER` make it again.
 """
 
-import argparse
 import io
 import json
 import logging
@@ -33,6 +32,7 @@ from strands_persql.admin import SessionAdmin
 from strands_persql.admin.catalogue import Order
 from strands_persql.errors import CorruptRowError
 from strands_persql.testing import Redact, ScriptedModel, ToolCall
+from tests.fuzz import program
 from tests.fuzz.answers import mutated
 from tests.support.conversation import Team, count
 
@@ -436,24 +436,5 @@ def _check_valid(messages: list[Any], *, roles: bool) -> None:
         calls = {one["toolUse"]["toolUseId"] for one in message["content"] if "toolUse" in one}
 
 
-def main() -> None:
-    """Run as asked on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, help="the number of one row to run again")
-    asked = parser.parse_args()
-    fuzz = Fuzz(asked.seed)
-    numbers = range(asked.runs) if asked.only is None else [asked.only]
-    for number in numbers:
-        try:
-            fuzz.run(number)
-        except Exception:  # noqa: PERF203 - the number is what helps
-            print(f"row {number} of seed {asked.seed}:")  # noqa: T201 - a program
-            raise
-    for end, times in fuzz.ends.most_common():
-        print(f"{times:8} {end}")  # noqa: T201 - a program
-
-
 if __name__ == "__main__":
-    main()
+    program.main(Fuzz, "row", 1_000, __doc__)
