@@ -50,7 +50,7 @@ export SMOKE
 	bench clean
 
 help:
-	@echo "make demo     an agent that goes on after its process was killed; no token, no model key"
+	@echo "make demo     an agent that continues after its process was killed; no token, no model key"
 	@echo "make serve    the hosted database's engine on this machine, for a first hosted script"
 	@echo "make test     the tests, on the hosted database's engine too where npm is there"
 	@echo "make upstream Strands' own tests of sessions, with ours in place of theirs"

@@ -1,7 +1,7 @@
-"""An agent goes on where a killed process left off, while another process writes beside it.
+"""An agent continues where a killed process stopped, while another process writes beside it.
 
 Run it with `make demo`, or with `python docs/examples/demo.py` where the package is installed. It
-takes no token, no network and no model key: a script stands in for the model, and answers from the
+takes no token, no network and no model key: a script replaces the model, and answers from the
 conversation that it is given. A real model answers only where STRANDS_PERSQL_DEMO_MODEL names its
 provider (anthropic, bedrock or openai); it then takes that provider's key, and costs money.
 """
@@ -26,7 +26,7 @@ from strands_persql import LocalDatabase, PerSQLSessionManager
 from strands_persql.testing import Reply, ScriptedModel, ToolCall
 
 SESSION = "trip"
-WAITING = "book_seat is at work"
+WAITING = "book_seat is running"
 NEW = "a new database: makes its tables, the session and the agent"
 
 # -- an agent with tools and state, like any other -------------------------------------------------

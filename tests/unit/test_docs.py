@@ -327,6 +327,15 @@ def test_columns_are_as_described() -> None:
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 
+def test_a_scoped_tokens_tables_are_all_named() -> None:
+    """The page on hosting names every table that a token's scope must have."""
+    with LocalDatabase() as database:
+        PerSQLSessionRepository(database).setup()
+        tables = database.query("SELECT name FROM sqlite_master WHERE type = 'table'")
+    scope = (ROOT / "docs/how-to/hosted.md").read_text(encoding="utf-8").split("table scope")[1]
+    assert {row["name"] for row in tables["data"]} <= set(re.findall(r"`(\w+)`", scope))
+
+
 def test_the_table_of_round_trips_is_what_is_measured(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
