@@ -148,7 +148,7 @@ def wrong_rest(rest: Entry) -> Iterator[str]:
     """
     if rest["restored"] != rest["held"]:
         yield f"at rest {_short(rest['restored'])} is restored, not {_short(rest['held'])}"
-    if rest["asked"][:-1] != rest["opened"]:
+    if _without_made_up(rest["asked"][:-1], rest["opened"]) != rest["opened"]:
         yield f"at rest a model is asked {_short(rest['asked'])}, not {_short(rest['opened'])}"
     if rest["unpaired"]:
         yield f"at rest a model is shown half of {rest['unpaired']}"
@@ -159,6 +159,12 @@ def wrong_rest(rest: Entry) -> Iterator[str]:
     for name, found in places.items():
         if len(found) > 1:
             yield f"at rest {name} is in memory {len(found)} times"
+
+
+def _without_made_up(asked: list[Any], opened: list[Any]) -> list[Any]:
+    """Return what a model is asked without the results that Strands puts behind a last call."""
+    calls = any("toolUse" in block for message in opened[-1:] for block in message["content"])
+    return asked[:-1] if calls and len(asked) == len(opened) + 1 else asked
 
 
 def _short(messages: Sequence[Any]) -> list[str]:

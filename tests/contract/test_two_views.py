@@ -334,6 +334,23 @@ def put(agent: Agent, index: int, text: str) -> None:
 
 
 @both
+@pytest.mark.parametrize("who", ["its own window", "another writer"])
+def test_an_edit_of_what_leaves_memory(backend: Backend, commit: str, who: str) -> None:
+    """What was edited is in its row as it was edited, also where its window moves on."""
+    two = Two(backend, commit, sliding(8 if who == "its own window" else 40), sliding(40))
+    edit(two.one.messages, 0)
+    if who == "another writer":
+        del two.other.messages[0:2]
+        two.turn(two.other, "two", ToolCall("count"), "2")
+    two.turn(two.one, "one", ToolCall("count"), "1")
+    assert "q0, edited" not in said(two.one.messages)
+    assert two.scene.transcript()[0] == "q0, edited"
+    two.agrees(two.one)
+    two.settle()
+    assert two.scene.transcript()[0] == "q0, edited"
+
+
+@both
 def test_an_edit_beats_the_text_that_it_was_made_on(backend: Backend, commit: str) -> None:
     """A writer that still has the old text learns the edit, and doesn't bring the old text back."""
     two = Two(backend, commit)

@@ -9,11 +9,12 @@ import pytest
 from strands.hooks import AfterToolCallEvent
 
 from strands_persql.errors import PerSQLError
-from strands_persql.testing import Fault, InterceptingDatabase, Redact, ToolCall
+from strands_persql.testing import Fault, InterceptingDatabase, Redact, Reply, ToolCall
 from tests.contract.agents import (
     Scene,
     both,
     calls,
+    needs,
     sliding,
     unmanaged,
 )
@@ -100,6 +101,33 @@ def test_a_redaction_reaches_an_agent_whose_window_another_moved(
     assert "SECRET" not in str(agent.messages)
     assert agent.messages == scene.open().messages  # each conversation manager counts its own
     assert "SECRET" not in str(backend.dump())
+
+
+@both
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_a_rewind_to_before_a_redaction(backend: Backend, commit: str, is_forgotten: bool) -> None:
+    """What was redacted stays so, where messages from before come back."""
+    needs("tracking ids")
+    scene = Scene(backend, commit, unmanaged)
+    agent = scene.open()
+    kept: list[Any] = []
+
+    def guarded(_: Any) -> Reply:
+        kept.extend(copy.deepcopy(agent.messages))
+        return Redact("[gone]", "No.")
+
+    agent.model = scene.model(replying=guarded)
+    agent("SECRET")
+    agent.model = scene.model("Hi.", "Fine.")
+    if is_forgotten:
+        agent.messages.clear()
+    agent("Hello.")
+    agent.messages = kept
+    agent("How are you?")
+    assert said(agent.messages) == ["[gone]", "How are you?", "Fine."]
+    assert "SECRET" not in str(backend.dump())
+    scene.check(agent)
+    scene.check_rows(edited=False)
 
 
 @both

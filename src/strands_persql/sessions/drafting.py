@@ -232,7 +232,10 @@ class Drafter:
     def _edited_or_redacted(self, entries: Sequence[Entry], agent: Any) -> list[HistoryEntry]:
         """Return the stored messages whose content isn't what their rows have."""
         found = [] if upstream.is_stateful(agent) else list(edited(entries, agent.messages))
-        found += [one for one in self._pending.redacted if one not in found]
+        left = [*self._view.left_edited(), *(one for one in self._pending.edited if one.is_edited)]
+        found += [
+            one for one in dict.fromkeys([*self._pending.redacted, *left]) if one not in found
+        ]
         return [
             one for one in found if isinstance(one, HistoryEntry) and one.message_id is not None
         ]

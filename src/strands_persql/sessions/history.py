@@ -107,9 +107,22 @@ class HistoryEntry:
             record.redact_message = message
         record.message = message
 
+    @property
+    def is_redacted(self) -> bool:
+        """Whether another content has taken its place for good."""
+        return self.record is not None and self.record.redact_message is not None
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether it isn't what was last stored or read of it."""
+        return self.copy is not None and self.message is not None and self.copy != self.message
+
     def forget(self) -> None:
-        """Keep no more than it takes to recognize the message when it comes back."""
-        if self.record is not None:
+        """Keep no more than it takes to recognize the message when it comes back.
+
+        An edit is yet to be stored then, and what comes back may be older than a redaction.
+        """
+        if self.record is not None and not self.is_redacted and not self.is_edited:
             self.digest = digest(self.copy)
             self.record = self.copy = None
 
@@ -247,6 +260,8 @@ def _return(entry: Entry, message: Message) -> None:
     if entry.message is message:
         return
     was_dropped = isinstance(entry, HistoryEntry) and entry.copy is None
+    if isinstance(entry, HistoryEntry) and entry.is_redacted and entry.message is not None:
+        message["content"] = copy_containers(entry.message["content"])  # whatever it was before
     entry.place(message)
     if was_dropped and isinstance(entry, HistoryEntry):
         entry.copy = copy_containers(message) if entry.digest == digest(message) else {}

@@ -22,6 +22,7 @@ class PendingChanges:
     Attributes:
         messages: The messages to append.
         redacted: The messages whose redactions are to be stored.
+        edited: Messages that have left the agent's memory, whose edits are to be stored.
         latest: The message that was said last, stored or not.
         rewound: The ids between which the agent has gone back, or None.
     """
@@ -30,6 +31,7 @@ class PendingChanges:
         """Begin with nothing pending."""
         self.messages: list[HistoryEntry] = []
         self.redacted: list[HistoryEntry] = []
+        self.edited: list[HistoryEntry] = []
         self.latest = latest
         self.rewound: tuple[int, int] | None = None
         self._key = key
@@ -94,3 +96,9 @@ class PendingChanges:
     def note_redacted(self, entry: HistoryEntry) -> None:
         """Note that a message's row has its redaction now."""
         self.redacted = [one for one in self.redacted if one is not entry]
+
+    def note_edited(self, entry: HistoryEntry) -> None:
+        """Note that the row of a message that has left memory has its edit now."""
+        if entry in self.edited and not entry.is_edited:
+            self.edited.remove(entry)
+            entry.forget()

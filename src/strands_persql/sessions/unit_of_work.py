@@ -573,6 +573,7 @@ class UnitOfWork:
             entry.copy = copy
             if update.is_redaction and copy == entry.message:
                 self._pending.note_redacted(entry)
+            self._pending.note_edited(entry)
         if draft.change.rewound:
             self._pending.rewound = None
         claim, turn = draft.change.claim, self._turns.current

@@ -114,6 +114,15 @@ class WorkingView:
         """Return what is in memory, of what has or will have a place in the view."""
         return _without_placeholders(with_missing(entries, self._stored, self._stand_ins))
 
+    def left_edited(self) -> list[HistoryEntry]:
+        """Return what has left memory since that was stored, with an edit that wasn't."""
+        entries = self._memory.entries
+        if entries[: len(self._agreed)] == self._agreed:  # as a rule
+            return []
+        in_memory = set(entries)
+        left = [one for one in self._agreed if one not in in_memory]
+        return [one for one in left if isinstance(one, HistoryEntry) and one.is_edited]
+
     def replaces(self, message: Message, agent: Any) -> bool:
         """Whether a message has taken another one's place in memory, with more content."""
         mark = upstream.tracking_id(message)
@@ -239,7 +248,7 @@ class WorkingView:
         kept = {*shown, *self._stored, *self._memory.entries, *self._pending.redacted}
         for entry in before:
             if isinstance(entry, HistoryEntry) and entry not in kept:
-                self._history.leave_memory(entry)
+                self._leave(entry)
         for entry in shown:
             if isinstance(entry, HistoryEntry):
                 self._history.return_to_memory(entry)
@@ -276,7 +285,12 @@ class WorkingView:
             if entry in kept:
                 self._history.add(entry)
             else:
-                self._history.leave_memory(entry)
+                self._leave(entry)
+
+    def _leave(self, entry: HistoryEntry) -> None:
+        if entry.is_edited and entry not in self._pending.edited:
+            self._pending.edited.append(entry)
+        self._history.leave_memory(entry)
 
     def _others_waiting(self, base: MergeBase) -> list[str]:
         """Return the turns that others may still continue, once one has been answered.
