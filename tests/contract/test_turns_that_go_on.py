@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from strands.hooks import BeforeToolCallEvent
 
 from strands_persql.testing import ToolCall
 from tests.contract.agents import (
@@ -13,11 +14,15 @@ from tests.contract.agents import (
     calls,
     memory,
     paying,
+    sliding,
+    step,
+    unmanaged,
 )
 from tests.contract.stopped import (
     CALL,
     INTERRUPTS,
     PAID,
+    interrupted,
     places,
     stop,
     ways,
@@ -48,6 +53,62 @@ def test_a_turn_that_goes_on_is_the_one_that_stopped(
         assert given == whole
     assert given[-len(own) :] == own
     case.check(agent)
+
+
+@both
+@places
+@pytest.mark.parametrize("tools", [0, 1, 3])
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_turn_that_its_own_window_has_cut(
+    backend: Backend, commit: str, where: str, tools: int, others: int
+) -> None:
+    """It goes on as one, where a window that moves before each call has dropped its beginning."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {**sliding(2, per_turn=True)(), "tools": [step, pay]})
+    other = scene.open()
+    other("Hello.")
+    agent = scene.open(*[ToolCall("step")] * tools, CALL)
+    prompt = interrupted(agent)
+    for number in range(others):
+        other.model = scene.model()
+        other(f"o{number}")
+    if where == "another process":
+        agent = scene.open()
+    agent.model = scene.model("Done.")
+    agent(prompt)
+    assert paid == ["Ada"]
+    turns = [turn for turn, _ in scene.turns()]
+    assert len(turns) == len(set(turns))
+    steps = ["call step", "result ok"] * tools
+    assert scene.turns()[-1][1] == ["Pay 5.", *steps, "call pay", PAID, "Done."]
+    scene.check(agent)
+
+
+@places
+def test_a_turn_that_another_has_dropped(backend: Backend, where: str) -> None:
+    """It goes on though who saw it before it waited has dropped it from what all work with."""
+    pay, paid = paying()
+    scene = Scene(backend, "message", lambda: {**unmanaged(), "tools": [pay]})
+    agent, other = scene.open(CALL), scene.open()
+    questions = iter(["What?"])
+
+    def ask_meanwhile(event: BeforeToolCallEvent) -> None:  # noqa: ARG001 - its name counts
+        for question in questions:
+            other(question)
+
+    agent.hooks.add_callback(BeforeToolCallEvent, ask_meanwhile)
+    prompt = interrupted(agent)
+    assert said(other.messages)[:2] == ["Pay 5.", "call pay"]
+    del other.messages[:3]  # with the result that Strands has made up
+    other("And?")
+    assert "Pay 5." not in said(scene.open().messages)
+    if where == "another process":
+        agent = scene.open()
+    agent.model = scene.model("Done.")
+    agent(prompt)
+    assert paid == ["Ada"]
+    assert scene.turns()[-1][1] == ["Pay 5.", "call pay", PAID, "Done."]
+    scene.check(agent)
 
 
 @both

@@ -30,7 +30,7 @@ from strands_persql.persistence.locks import AgentLock, AgentLocks
 from strands_persql.persistence.opening import AGENTS_PER_OPEN, MESSAGES_PER_REQUEST, Opening
 from strands_persql.persistence.write_through import after_commit
 from strands_persql.runtime.ids import AgentKey, check_id
-from strands_persql.tables import reading
+from strands_persql.tables import appending, reading
 from strands_persql.tables.codec import RowCodec, content_of, removed_messages
 from strands_persql.tables.tables import Tables
 
@@ -167,6 +167,11 @@ class SessionStore:
                 return list(agent.messages)
         self.cache.count("misses")
         return self._read_messages(key, limit, offset)
+
+    def read_turn(self, key: AgentKey, turn: str) -> list[StoredMessage]:
+        """Return a turn's messages, whether the agent works with them or not."""
+        statement = appending.read_whole_turn(self.tables, key, turn)
+        return [StoredMessage.of(row) for row in self.rows(statement, *key)]
 
     def _read_messages(self, key: AgentKey, limit: int | None, offset: int) -> list[StoredMessage]:
         messages: list[StoredMessage] = []

@@ -16,6 +16,11 @@ def answered_ids(message: Message) -> set[str]:
     return {block["toolResult"]["toolUseId"] for block in blocks if "toolResult" in block}
 
 
+def is_prompt(message: Message) -> bool:
+    """Whether a turn may begin with this message."""
+    return message["role"] == "user" and not answered_ids(message)
+
+
 def is_placeholder(message: Message, calls: Message) -> bool:
     """Whether a message is what Strands puts where nobody has answered tool calls."""
     ids = called_ids(calls)

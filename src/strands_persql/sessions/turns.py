@@ -11,7 +11,7 @@ from strands_persql.sessions import upstream
 from strands_persql.sessions.history import Entry, HistoryEntry
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.pending import PendingChanges
-from strands_persql.sessions.tool_calls import answered_ids
+from strands_persql.sessions.tool_calls import answered_ids, is_prompt
 
 
 @dataclass
@@ -138,17 +138,26 @@ class Turns:
         turn_id = said[-1].turn if said else ""
         self.last = Turn(turn_id, self._history.of_turn(turn_id)) if turn_id else None
 
-    def stopped(self, agent: Any) -> Turn | None:
-        """Return the turn that an agent continues, or None where nothing has stopped."""
+    def stopped_id(self, agent: Any) -> str:
+        """Return the id of the turn that an agent goes on with, or nothing."""
         state, last = upstream.interrupts(agent), self.last
         if isinstance(state, upstream.WaitingInterrupts) and state.activated:
-            turn_id = state.turn_id
-        elif last is not None and last.entries:
-            return last
-        else:
-            turn_id = self._history.stopped_turn()
-        if last is not None and last.turn_id == turn_id:
-            return last
+            return state.turn_id
+        if last is not None and last.entries:
+            return last.turn_id
+        return self._history.stopped_turn()
+
+    def is_known_whole(self, turn_id: str) -> bool:
+        """Whether all messages of a turn are known, also where the view has a part of it."""
+        if not turn_id or (self.last is not None and self.last.turn_id == turn_id):
+            return True
+        first = next(iter(self._history.of_turn(turn_id)), None)
+        return first is not None and first.message is not None and is_prompt(first.message)
+
+    def with_id(self, turn_id: str) -> Turn | None:
+        """Return a turn that the agent goes on with, or None where nothing of it is known."""
+        if self.last is not None and self.last.turn_id == turn_id:
+            return self.last
         entries = self._history.of_turn(turn_id) if turn_id else []
         return Turn(turn_id, entries) if entries else None
 

@@ -144,7 +144,10 @@ class UnitOfWork:
         """
         with self.lock:
             self._settle_in_doubt(agent)
-            turn = self._turns.stopped(agent)
+            turn_id = self._turns.stopped_id(agent)
+            if not self._turns.is_known_whole(turn_id):
+                self._read_turn(agent, turn_id)
+            turn = self._turns.with_id(turn_id)
             last = None if turn is None else turn.last
             state = upstream.interrupts(agent)
             if isinstance(state, upstream.WaitingInterrupts):
@@ -185,6 +188,13 @@ class UnitOfWork:
         turn.left_behind = [self._history.know(StoredMessage.of(row)) for row in rows]
         entries = dict.fromkeys([*turn.entries, *turn.left_behind])
         turn.entries = sorted(entries, key=lambda one: one.message_id or 0)
+
+    def _read_turn(self, agent: Any, turn_id: str) -> None:
+        """Read a turn that the agent goes on with, of which its view has a part, or nothing."""
+        was_known = bool(self._history.of_turn(turn_id))
+        self._history.learn(self._store.read_turn(self._key, turn_id))
+        if not was_known:
+            self._view.bring_back(agent, self._history.of_turn(turn_id))
 
     def end_invocation(self, agent: Any, *, is_to_go_on: bool = False) -> None:
         """Store all that is pending and the agent's state, and end the turn.

@@ -278,6 +278,10 @@ class WorkingView:
             len(target),
         )
 
+    def bring_back(self, agent: Any, entries: Sequence[HistoryEntry]) -> None:
+        """Put messages that others have dropped behind those that an agent has in memory."""
+        self._fill(agent, [*without_placeholders(self.in_memory(agent)), *entries])
+
     def let_go(self, gone: Sequence[HistoryEntry]) -> None:
         """Forget messages that are in the view no more, unless they are still worked with."""
         kept = {*self._memory.entries, *self._pending.redacted}

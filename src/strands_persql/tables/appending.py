@@ -162,6 +162,31 @@ def read_turn(tables: Tables, key: AgentKey, turn: str, after: int) -> Statement
     )
 
 
+# Rows that a turn has are side by side; the scans end where they begin and end.
+_TURN_END = f"""(
+    SELECT message_id FROM {{messages}} WHERE {OF_AGENT} AND turn = :turn
+    ORDER BY message_id DESC LIMIT 1
+)"""  # noqa: S608
+_BEFORE_TURN = f"""coalesce((
+    SELECT message_id FROM {{messages}}
+    WHERE {OF_AGENT} AND message_id < {_TURN_END} AND turn <> :turn
+    ORDER BY message_id DESC LIMIT 1
+), -1)"""  # noqa: S608
+
+
+def read_whole_turn(tables: Tables, key: AgentKey, turn: str) -> Statement:
+    """Read a turn, whatever the agent works with: as many rows as there are since it began."""
+    return tables.statement(
+        f"""
+        SELECT message_id, version, write_id, turn, claim, data FROM {{messages}}
+        WHERE {OF_AGENT} AND message_id > {_BEFORE_TURN} AND message_id <= {_TURN_END}
+        ORDER BY message_id
+        """,  # noqa: S608
+        **key.context,
+        turn=turn,
+    )
+
+
 _REPLAY = f"""
     SELECT message_id, claim FROM {{messages}}
     WHERE {OF_AGENT} AND message_id >= :message_id AND write_id = :write_id
