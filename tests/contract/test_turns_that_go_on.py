@@ -57,6 +57,7 @@ def test_a_turn_that_goes_on_is_the_one_that_stopped(
 
 @both
 @places
+@pytest.mark.guarantee(number=18)
 @pytest.mark.parametrize("tools", [0, 1, 3])
 @pytest.mark.parametrize("others", [0, 1, 2])
 def test_a_turn_that_its_own_window_has_cut(
@@ -85,6 +86,7 @@ def test_a_turn_that_its_own_window_has_cut(
 
 
 @places
+@pytest.mark.guarantee(number=18)
 def test_a_turn_that_another_has_dropped(backend: Backend, where: str) -> None:
     """It goes on though who saw it before it waited has dropped it from what all work with."""
     pay, paid = paying()

@@ -334,6 +334,7 @@ def put(agent: Agent, index: int, text: str) -> None:
 
 
 @both
+@pytest.mark.guarantee(number=17)
 @pytest.mark.parametrize("who", ["its own window", "another writer"])
 def test_an_edit_of_what_leaves_memory(backend: Backend, commit: str, who: str) -> None:
     """What was edited is in its row as it was edited, also where its window moves on."""

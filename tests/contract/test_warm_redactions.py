@@ -104,6 +104,7 @@ def test_a_redaction_reaches_an_agent_whose_window_another_moved(
 
 
 @both
+@pytest.mark.guarantee(number=17)
 @pytest.mark.parametrize("is_forgotten", [False, True])
 def test_a_rewind_to_before_a_redaction(backend: Backend, commit: str, is_forgotten: bool) -> None:
     """What was redacted stays so, where messages from before come back."""

@@ -10,6 +10,7 @@ from strands_persql import LocalDatabase, PerSQLSessionRepository
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import (
+    appending,
     archiving,
     catalogue,
     checking,
@@ -198,6 +199,7 @@ BOUNDED = {
     "read_agent": checkpointing.read_agent(TABLES, KEY),
     "read_refused": checkpointing.read_refused(TABLES, KEY, "c", "w"),
     "read_rest_of_turn": checkpointing.read_rest_of_turn(TABLES, KEY, "t", after=1, before=5),
+    "read_whole_turn": appending.read_whole_turn(TABLES, KEY, "t"),
     "read_unknown": checkpointing.read_unknown(TABLES, KEY, epoch=1, known="[]", limit=9),
     **{
         f"fork_session, {number} {at}": statement

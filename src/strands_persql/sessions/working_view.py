@@ -280,7 +280,7 @@ class WorkingView:
 
     def bring_back(self, agent: Any, entries: Sequence[HistoryEntry]) -> None:
         """Put messages that others have dropped behind those that an agent has in memory."""
-        self._fill(agent, [*without_placeholders(self.in_memory(agent)), *entries])
+        self._fill(agent, [*self.shown(self.in_memory(agent)), *entries])
 
     def let_go(self, gone: Sequence[HistoryEntry]) -> None:
         """Forget messages that are in the view no more, unless they are still worked with."""
