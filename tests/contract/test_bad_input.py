@@ -6,7 +6,9 @@ import pytest
 from strands import Agent
 from strands.types.session import SessionMessage
 
+from strands_persql import persql_error
 from strands_persql.errors import CorruptRowError, InvalidDataError, TooLargeError
+from strands_persql.testing import ScriptedModel
 from tests.support.backends import Backend
 from tests.support.conversation import (
     Team,
@@ -111,6 +113,7 @@ def test_state_that_json_cant_hold_is_refused(backend: Backend, unfit: Any) -> N
             call("s", session_agent(agent_id, deep=[{"x": unfit}]))
         place = f"state['deep'][0]['x'] is of type {type(unfit).__name__}"
         assert place in str(caught.value)
+        assert f"(session 's', agent {agent_id!r})" in str(caught.value)
         assert (caught.value.session_id, caught.value.agent_id) == ("s", agent_id)
     with pytest.raises(InvalidDataError):
         repository.create_multi_agent("s", Team(x=unfit))
@@ -260,7 +263,7 @@ def test_what_a_row_cant_hold_is_refused_before_it_is_sent(backend: Backend) -> 
     repository = stored(backend)
     limit = 200_000_000
     backend.database.reset()
-    with pytest.raises(TooLargeError, match=str(limit)) as caught:
+    with pytest.raises(TooLargeError, match=rf"\(session 's', agent 'a'\) .*{limit}") as caught:
         repository.create_message("s", "a", session_message("x" * limit, 0))
     assert caught.value.size > caught.value.limit == limit
     assert backend.database.round_trips == 0
@@ -275,3 +278,19 @@ def test_a_refused_message_of_an_agent_stands_in_nobodys_way(backend: Backend) -
         manager.append_message(unfit, agent)
     manager.append_message(user("fine"), agent)
     assert in_database(backend) == ["fine"]
+
+
+def test_what_cant_be_stored_is_told_in_a_line(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The caller has the error; that it fails once more after all hooks is a line of the log."""
+    agent = Agent(
+        model=ScriptedModel(["fine"]), session_manager=backend.manager(), callback_handler=None
+    )
+    agent.messages.append({"role": "user", "content": [{"text": {1, 2}}]})  # type: ignore[typeddict-item]
+    with pytest.raises(Exception, match="agent 'default'") as caught:
+        agent("Hello.")
+    assert isinstance(persql_error(caught.value), InvalidDataError)
+    [record] = [one for one in caplog.records if one.name.startswith("strands_persql")]
+    assert (record.levelname, record.exc_info) == ("WARNING", None)
+    assert "what a hook changed could not be stored" in record.message

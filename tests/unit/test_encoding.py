@@ -31,7 +31,9 @@ def test_a_lone_surrogate_is_escaped() -> None:
 
 def test_a_refusal_names_what_and_whose() -> None:
     """The error says what can't be stored, and carries the session and the agent."""
-    with pytest.raises(InvalidDataError, match="the message can't be stored") as caught:
+    with pytest.raises(
+        InvalidDataError, match=r"the message \(session 's', agent 'a'\) can't be stored"
+    ) as caught:
         to_json({1, 2}, "message", session_id="s", agent_id="a")
     assert (caught.value.session_id, caught.value.agent_id) == ("s", "a")
 

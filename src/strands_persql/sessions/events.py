@@ -6,6 +6,8 @@ from typing import Any
 
 from strands.types.content import Message
 
+from strands_persql.errors import PerSQLError
+from strands_persql.runtime.text import one_line
 from strands_persql.runtime.threads import Queue
 from strands_persql.sessions.read_only import NothingStored
 from strands_persql.sessions.unit_of_work import UnitOfWork
@@ -83,8 +85,15 @@ class AgentEvents:
         self._ending = None
         try:
             self._store_changes()
+        except PerSQLError as error:  # there is no caller any more who could be told
+            logger.warning(
+                "error=<%s: %s> | what a hook changed could not be stored; it is stored with the"
+                " next turn",
+                type(error).__name__,
+                one_line(str(error)),
+            )
         except Exception:
-            logger.warning("what a hook has changed could not be stored", exc_info=True)
+            logger.warning("what a hook changed could not be stored", exc_info=True)
 
     def _store_changes(self) -> None:
         # What has failed goes out with the next turn, for its caller has been told that it failed.

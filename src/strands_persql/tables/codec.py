@@ -12,7 +12,13 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 from strands_persql.errors import CorruptRowError, TooLargeError
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import encoding
-from strands_persql.tables.encoding import MissingContentError, corrupt, from_json, to_json
+from strands_persql.tables.encoding import (
+    MissingContentError,
+    corrupt,
+    from_json,
+    to_json,
+    whose,
+)
 from strands_persql.tables.leaves import LEAF_CHARACTERS, MAX_CONTENT_BYTES, PART_BYTES
 from strands_persql.tables.shapes import is_internal_state, is_manager_state, is_message
 from strands_persql.tables.tables import RowData, Tables
@@ -153,10 +159,11 @@ class RowCodec:
             return
         size = len(text) if text.isascii() else len(text.encode())
         if size + _BESIDES_DATA > limit:
+            size += _BESIDES_DATA
             raise TooLargeError(
-                f"the {what} takes {size + _BESIDES_DATA} bytes and may take {limit} at the most;"
+                f"the {what}{whose(context)} takes {size} bytes and may take {limit} at the most;"
                 " nothing was written. Keep large content elsewhere and store a reference",
-                size=size + _BESIDES_DATA,
+                size=size,
                 limit=limit,
                 **context,
             )

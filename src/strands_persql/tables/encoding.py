@@ -12,7 +12,7 @@ import json
 import math
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from strands_persql.errors import CorruptRowError, InvalidDataError
@@ -61,7 +61,8 @@ def to_json(value: Any, what: str, **context: Any) -> str:
         if place := _place_of_unfit(value):
             reason = f"{place} {reason}"
         raise InvalidDataError(
-            f"the {what} can't be stored as JSON: {reason}; nothing was written", **context
+            f"the {what}{whose(context)} can't be stored as JSON: {reason}; nothing was written",
+            **context,
         ) from error
     if text.isascii():
         return text
@@ -105,6 +106,13 @@ def decoded(value: Any, text: str) -> Any:
     if _BYTES_MARK in text or _OUR_MARK in text:
         return _with_room(lambda: _opened(value))
     return value
+
+
+def whose(context: Mapping[str, Any]) -> str:
+    """Return what an error says of whose a value is, such as `` (session 's', agent 'a')``."""
+    ids = {"session": context.get("session_id"), "agent": context.get("agent_id")}
+    named = ", ".join(f"{kind} {value!r}" for kind, value in ids.items() if value)
+    return f" ({named})" if named else ""
 
 
 def corrupt(table: str, key: tuple[Any, ...], why: str, context: dict[str, Any]) -> CorruptRowError:
