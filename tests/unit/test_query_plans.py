@@ -16,10 +16,12 @@ from strands_persql.tables import (
     checking,
     checkpointing,
     contents,
+    creating,
     erasing,
     forking,
     preconditions,
     repairing,
+    retention,
 )
 from strands_persql.tables.tables import Tables
 
@@ -152,6 +154,22 @@ BOUNDED = {
     "list_parts": contents.list_parts(TABLES, ("s", "d", 0), 9),
     "sweep_parts": contents.sweep_parts(TABLES, ("s", "d", 0), ("t", "d", 0), 60.0),
     **{f"triggers, {number}": TABLES.statement(sql) for number, sql in enumerate(_of_triggers())},
+    "refuse_expired": retention.refuse_expired(TABLES, "s"),
+    **{
+        f"keep_for, {number}": statement
+        for number, statement in enumerate(retention.keep_for(TABLES, "s", 9))
+    },
+    **{
+        f"take_over, {number}": statement
+        for number, statement in enumerate(retention.take_over(TABLES, "s"))
+    },
+    "note_activity": retention.note_activity(TABLES, KEY, "w"),
+    "list_expired": retention.list_expired(TABLES, "", 9),
+    "remove_messages": retention.remove_messages(TABLES, "s", 9),
+    **{
+        f"remove_expired, {number}": statement
+        for number, statement in enumerate(creating.remove_expired(TABLES, "s"))
+    },
     "create_missing_session": repairing.create_missing_session(TABLES, "s", "{}", ""),
     "replace_data": repairing.replace_data(TABLES, "messages", ROW, found="", data=""),
     "delete_row": repairing.delete_row(TABLES, "messages", ROW, ""),
@@ -249,8 +267,18 @@ def test_a_scan_would_be_noticed(database: LocalDatabase) -> None:
 def test_every_statement_of_the_administration_is_judged() -> None:
     """Each function of these modules that returns a statement is among those above."""
     judged = {name.partition(",")[0] for name in BOUNDED} | {"list_active_sessions"}
-    helpers = {"page_size", "staged_id", "has_list", "list_of", "parts_of"}
-    modules = (archiving, catalogue, checking, checkpointing, contents, erasing, forking, repairing)
+    helpers = {"page_size", "staged_id", "has_list", "list_of", "parts_of", "expires_at"}
+    modules = (
+        archiving,
+        catalogue,
+        checking,
+        checkpointing,
+        contents,
+        erasing,
+        forking,
+        repairing,
+        retention,
+    )
     for module in modules:
         names = {
             name

@@ -13,6 +13,7 @@ from strands_persql.admin.checks import CheckProgress
 from strands_persql.admin.erasure import Erasure
 from strands_persql.admin.findings import Finding
 from strands_persql.admin.lines import Progress, TransferReport
+from strands_persql.admin.sweeping import Sweep
 from strands_persql.admin.totals import Totals
 from strands_persql.admin.transcript import TranscriptEntry
 
@@ -27,6 +28,7 @@ __all__ = [
     "Progress",
     "SessionAdmin",
     "SessionSummary",
+    "Sweep",
     "Tokens",
     "Totals",
     "TranscriptEntry",

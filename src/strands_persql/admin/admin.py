@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-from strands_persql.admin import catalogue, checks, erasure, findings, totals, transcript
+from strands_persql.admin import catalogue, checks, erasure, findings, sweeping, totals, transcript
 from strands_persql.admin.access import Access
 from strands_persql.admin.archive import ArchiveFile, ArchiveSink, ArchiveSource
 from strands_persql.admin.catalogue import (
@@ -24,6 +24,7 @@ from strands_persql.admin.folders import DirectorySink
 from strands_persql.admin.lines import Existing, OnProgress, TransferReport, transfer
 from strands_persql.admin.reading import DatabaseSource
 from strands_persql.admin.storing import DatabaseSink
+from strands_persql.admin.sweeping import Sweep
 from strands_persql.admin.totals import Totals
 from strands_persql.admin.transcript import TranscriptEntry
 from strands_persql.databases.protocol import Database
@@ -373,6 +374,23 @@ class SessionAdmin:
             How many repairs were made: check again to be sure.
         """
         return findings.repair(self._access, found)
+
+    def sweep(
+        self,
+        *,
+        page_size: int = sweeping.PAGE_SIZE,
+        progress: Callable[[Sweep], None] | None = None,
+    ) -> Sweep:
+        """Remove sessions that have expired, beside writers, in requests of bounded size.
+
+        Args:
+            page_size: Messages of a session that one request deletes, or sessions that it looks at.
+            progress: Called as it goes on.
+
+        Raises:
+            ValueError: If the page is empty.
+        """
+        return sweeping.sweep(self._access, page_size=page_size, progress=progress)
 
     def erase(self, session_id: str, *, purge: bool = True) -> Erasure:
         """Delete all that there is of a session, and purge a local file of what it leaves.

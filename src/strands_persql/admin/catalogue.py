@@ -103,6 +103,8 @@ class SessionSummary:
         active_at: When anything was last stored in it.
         agents: How many agents it has.
         multi_agents: How many graphs and swarms it has.
+        expires_in: In how many seconds it expires, by the database's clock, if nothing happens in
+            it, or None for never; 0 or less where it has expired and wasn't swept yet.
         contents: What its messages hold, where that was asked for.
     """
 
@@ -111,6 +113,7 @@ class SessionSummary:
     active_at: str
     agents: int
     multi_agents: int
+    expires_in: int | None = None
     contents: Contents | None = None
 
 
@@ -226,6 +229,7 @@ def _session(row: Row) -> SessionSummary:
         active_at,
         number_in(row["agents"]),
         number_in(row["multi_agents"]),
+        None if row["expires_in"] is None else number_in(row["expires_in"]),
     )
 
 

@@ -116,7 +116,7 @@ class _SessionFolder:
 
 # The columns that files don't have, so that a line is what an export of its row would be.
 _DEFAULTS: dict[str, dict[str, Any]] = {
-    "session": {"expires_at": None},
+    "session": {"expires_at": None, "expires_after": None},
     "agent": {"epoch": 0, "window_start": None, "view": None},
     "message": {"write_id": "", "turn": "", "claim": ""},
 }

@@ -29,14 +29,14 @@ from strands_persql.errors import (
 )
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.runtime.ids import check_id, new_id
-from strands_persql.tables import archiving, contents, erasing, reading
+from strands_persql.tables import archiving, contents, erasing, reading, retention
 from strands_persql.tables.leaves import Skeleton
 
 REQUEST_BYTES = 4_000_000
 """Bytes of lines that one request stores; a larger session takes several, and is staged."""
 
 _STATEMENT_BYTES = 1_000_000
-_TOGETHER = 16  # sessions that one request stores, within 100 statements
+_TOGETHER = 14  # sessions that one request stores, within 100 statements
 _READ_ORDER: tuple[Kind, ...] = ("session", "agent", "multi_agent", "message")
 _STAGED_AT_ONCE = 5_000  # messages that one request deletes
 
@@ -288,6 +288,8 @@ class DatabaseSink:
                 yield archiving.store_lines(
                     tables, table, session.session_id, session.write_id, **_array(portion)
                 )
+        if any(json.loads(line).get("expires_after") for line in session.lines["session"]):
+            yield from retention.take_over(tables, session.session_id)
 
     def _send(self, batch: Batch, sessions: Sequence[_Session]) -> Answer:
         try:

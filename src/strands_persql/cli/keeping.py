@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     command(app, "check", asks=True)(check)
     command(app, "delete", asks=True)(delete)
     command(app, "erase", asks=True)(erase)
+    command(app, "sweep", asks=True)(sweep)
 
 
 def setup(
@@ -152,6 +153,29 @@ def erase(where: Place, output: Output, sessions: _Sessions) -> None:
     [bold]strands-persql erase user-42 --yes --local agents.db[/bold]
     """
     _remove(where, output, sessions, "erase", purges=True)
+
+
+def sweep(where: Place, output: Output) -> None:
+    """Remove the sessions that have expired.
+
+    Nobody is given a session that has expired, swept or not. Writers may go on meanwhile.
+
+    Examples:
+    [bold]strands-persql sweep --yes --local agents.db[/bold]
+    """
+    output.confirm(f"Remove the sessions that have expired from {where}, for good?")
+    with where.open() as admin, output.progress("sweeping") as tell:
+        swept = admin.sweep(progress=tell)
+    if output.json:
+        output.document(asdict(swept))
+    else:
+        output.say(
+            f"{counted(swept.sessions, 'session')} of {swept.looked_at} had expired and"
+            f" {'is' if swept.sessions == 1 else 'are'} gone, with"
+            f" {counted(swept.messages, 'message')}."
+        )
+        if swept.parts:
+            output.say(f"{counted(swept.parts, 'part')} of content that was never used went too.")
 
 
 def _remove(where: Place, output: Output, sessions: list[str], verb: str, *, purges: bool) -> None:

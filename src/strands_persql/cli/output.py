@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from strands_persql.admin import CheckProgress
+from strands_persql.admin import CheckProgress, Sweep
 from strands_persql.admin import Progress as Moved
 from strands_persql.cli.wording import as_json, counted, one_line, printable
 
@@ -156,4 +156,6 @@ def _how_far(how_far: Any) -> tuple[str, float | None]:
         return words, how_far.fraction
     if isinstance(how_far, CheckProgress):
         return f"{one_line(how_far.session_id, 24)}, {counted(how_far.messages, 'message')}", None
+    if isinstance(how_far, Sweep):
+        return f"{counted(how_far.sessions, 'session')} of {how_far.looked_at} removed", None
     return counted(int(how_far), "session"), None

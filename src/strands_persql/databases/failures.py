@@ -18,6 +18,9 @@ from strands_persql.errors import (
 MAX_WAIT_S = 86_400.0
 """The longest wait that a service may ask for, in seconds."""
 
+REFUSALS = ("this session has expired", "this session is of another owner")
+"""What our own statements say where they refuse a request, as a JSON path that isn't one."""
+
 _SERVER_ERROR = 500
 
 
@@ -29,6 +32,7 @@ class Cause(Enum):
     SCHEMA = "schema"
     STATEMENT = "statement"
     ADDRESS = "address"
+    REFUSED = "refused"
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,7 @@ _ANSWERS = frozenset(
 _BY_SQL_TEXT = (
     (re.compile(r"no such table|no such column|has no column named"), Cause.SCHEMA),
     (re.compile(r"readonly database|not authorized"), Cause.ACCESS),
+    (re.compile(rf"JSON path.*'({'|'.join(REFUSALS)})"), Cause.REFUSED),
     (re.compile(r"constraint failed|syntax error|too many SQL variables"), Cause.STATEMENT),
 )
 # What it, and others, say of the database itself.

@@ -16,6 +16,7 @@ from strands_persql.errors import (
     AccessDeniedError,
     DatabaseError,
     DatabaseOpenError,
+    NotFoundError,
     OutcomeUnknownError,
     PerSQLError,
     SchemaError,
@@ -315,6 +316,10 @@ def _log_retry(
     )
 
 
+class SessionExpiredError(NotFoundError):
+    """A session that is there and has expired, which is as if it weren't there."""
+
+
 class _SchemaMissingError(Exception):
     def __init__(self, error: Exception, is_ambiguous: bool) -> None:
         super().__init__(str(error))
@@ -331,6 +336,12 @@ def _translate(
     unknown = writes and any(failure.may_have_applied for failure in failures)
     if last.cause is Cause.SCHEMA:
         return _SchemaMissingError(error, unknown)
+    if last.cause is Cause.REFUSED:
+        return SessionExpiredError(
+            f"session {context['session_id']!r} has expired: nothing was written. Open it again to"
+            " begin anew",
+            **context,
+        )
     where = f"session {context['session_id']!r}" if context["session_id"] else "the database"
     if context["agent_id"]:
         where += f", agent {context['agent_id']!r}"

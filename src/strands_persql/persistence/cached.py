@@ -1,5 +1,6 @@
 """A session as the database held it at one moment: values that never change."""
 
+import math
 import sys
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.view import View, view_of
 from strands_persql.tables.cells import Cells, number_in
 
@@ -138,6 +140,7 @@ class CachedAgent:
         view: What the agent works with.
         is_counted: Whether the view's start was counted out, for the row has none.
         data: The row's JSON.
+        expires: Whether its session expires.
         messages: The messages in the view.
         problem: Why the row can't be written, as far as its columns tell, or nothing.
         view_problem: Why its view can't be read, or nothing: the agent works with its window.
@@ -149,6 +152,7 @@ class CachedAgent:
     view: View
     is_counted: bool
     data: str
+    expires: bool = False
     messages: StoredMessages = field(default_factory=StoredMessages)
     problem: str = ""
     view_problem: str = ""
@@ -168,6 +172,7 @@ class CachedAgent:
             view,
             is_counted,
             known_data if row["data"] is None else row["data"],
+            row["expires_after"] is not None,
             problem=cells.problem,
             view_problem=view_problem,
         )
@@ -216,24 +221,37 @@ class CachedMultiAgent:
         version: Its version.
         origin: The write that created it.
         data: Its JSON.
+        expires: Whether its session expires.
         problem: Why the row can't be written, as far as its columns tell, or nothing.
     """
 
     version: int
     origin: str
     data: str
+    expires: bool = False
     problem: str = ""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "CachedMultiAgent":
         """Return a multi-agent as it was read."""
         cells = Cells(row)
-        return cls(cells.number("version"), cells.text("write_id"), row["data"], cells.problem)
+        return cls(
+            cells.number("version"),
+            cells.text("write_id"),
+            row["data"],
+            row["expires_after"] is not None,
+            cells.problem,
+        )
 
     @property
     def size(self) -> int:
         """Its size in memory, in bytes."""
         return sys.getsizeof(self.data) + _ROW_OVERHEAD
+
+    @property
+    def row_version(self) -> RowVersion:
+        """Which version of the row this is."""
+        return RowVersion(self.version, self.origin, expires=self.expires)
 
     def known(self) -> dict[str, Any]:
         """Return what is known, for the database to leave out."""
@@ -250,6 +268,9 @@ class CachedSession:
         agents: Its agents by id.
         multi_agents: Its multi-agents by id.
         checked_at: When the database was asked, in seconds of the monotonic clock.
+        expires_after: For how many seconds it is kept after its last activity, or None for ever.
+        current_until: When it expires, in seconds of the monotonic clock, if nothing more happens
+            in it: it isn't restored from memory from then on.
     """
 
     data: str
@@ -257,6 +278,8 @@ class CachedSession:
     agents: Mapping[str, CachedAgent]
     multi_agents: Mapping[str, CachedMultiAgent]
     checked_at: float
+    expires_after: int | None = None
+    current_until: float = math.inf
 
     @cached_property
     def size(self) -> int:

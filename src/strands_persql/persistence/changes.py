@@ -20,7 +20,7 @@ UNREAD = -1
 MAX_MESSAGES = 80
 """The most messages of one change set, within the 100 statements of a batch."""
 
-MAX_STATEMENTS = 92
+MAX_STATEMENTS = 90
 """Statements of one change set for messages (one each) and their updates (two each)."""
 
 MAX_BYTES = 4_000_000
@@ -41,6 +41,7 @@ class MergeBase:
         content: The row's content.
         own: The content that the writer itself has: where a merge kept what another writer made
             of the conversation manager, say, this stays the writer's own.
+        expires: Whether its session expires.
         last_change: The writer's latest change set that the row remembers.
         size: About what it takes in memory, in bytes.
     """
@@ -53,6 +54,7 @@ class MergeBase:
     created_at: str
     content: dict[str, Any]
     own: dict[str, Any]
+    expires: bool = False
     last_change: str = NO_WRITE
     size: int = 1
 
@@ -64,6 +66,7 @@ class MergeBase:
             history_version=row.history_version,
             view=row.view,
             is_counted=False,
+            expires=row.expires,
             content=self.content if row.content is None else row.content,
         )
 
@@ -78,6 +81,7 @@ class FoundAgent:
         view: What the agent works with.
         writes: The change sets that it remembers.
         content: Its content, or None where it is as the writer knows it.
+        expires: Whether its session expires.
     """
 
     version: int
@@ -85,6 +89,7 @@ class FoundAgent:
     view: View
     writes: str
     content: dict[str, Any] | None
+    expires: bool
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
 """Checkpoints of agents, and what is made of them within the database: forks and truncations."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cachetools
 from strands.types.session import Session
 
+from strands_persql.databases.protocol import Statement
 from strands_persql.errors import AlreadyExistsError, NotFoundError, OutcomeUnknownError
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.persistence.compare_and_swap import not_found
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
-from strands_persql.tables import checkpointing, forking, reading
+from strands_persql.tables import checkpointing, creating, forking, reading, retention
 
 _REMEMBERED = 1024  # requests whose answers were lost
 
@@ -72,7 +73,7 @@ class Checkpoints:
     def list(self, session_id: str, agent_id: str | None = None) -> list[Checkpoint]:
         """Return the checkpoints of an agent, or of all of a session, oldest first."""
         statement = checkpointing.list_checkpoints(self._store.tables, session_id, agent_id)
-        rows = self._store.rows(statement, session_id, agent_id)
+        rows = self._store.kept_rows(statement, session_id, agent_id)
         return [Checkpoint.of(row) for row in rows]
 
     def find(self, session_id: str, checkpoint: Checkpoint | str) -> Checkpoint:
@@ -99,7 +100,8 @@ class Checkpoints:
             at = self.find(session_id, at)
         tables, what = self._store.tables, (session_id, copy_id, at)
         write_id = self._in_doubt.get(what) or new_id()
-        batch = Batch(
+        batch = Batch(*self._refuse_expired(session_id))
+        batch.run(
             *forking.fork_session(
                 tables,
                 session_id,
@@ -111,10 +113,15 @@ class Checkpoints:
         )
         copy = batch.ask(forking.read_fork(tables, copy_id))
         source = batch.ask(reading.read_creating_write(tables, "sessions", session_id))
+        taken = batch.ask(reading.read_creating_write(tables, "sessions", copy_id))
         answer = self._send(batch, what, write_id, copy_id)
         found = answer.first(copy)
         if found is not None and found["write_id"] == write_id:
             return self._store.codec.read_session(copy_id, found["data"])
+        other = answer.first(taken)
+        if other is not None and other["has_expired"]:
+            self._store.write(Batch(*creating.remove_expired(tables, copy_id)), copy_id)
+            return self.fork(session_id, copy_id, at)
         if found is not None:
             raise AlreadyExistsError(
                 f"session {copy_id!r} already exists; give the fork another id", session_id=copy_id
@@ -131,15 +138,23 @@ class Checkpoints:
         """Delete what an agent has gone back behind, and return how many messages that were."""
         write_id = self._in_doubt.get(key) or new_id()
         first, *others = forking.truncate_agent(self._store.tables, key, write_id)
-        batch = Batch()
+        guard = self._refuse_expired(key.session_id)
+        batch = Batch(*guard)
         deleted = batch.ask(first)
         batch.run(*others)
+        if guard:
+            batch.run(retention.note_activity(self._store.tables, key, write_id))
         agent = batch.ask(reading.read_creating_write(self._store.tables, "agents", *key))
         with self._store.lock(key):
             answer = self._send(batch, key, write_id, key.session_id)
         if answer.first(agent) is None:
             raise not_found("agent", key)
         return len(answer[deleted])
+
+    def _refuse_expired(self, session_id: str) -> Sequence[Statement]:
+        if not self._store.may_expire(session_id):
+            return []
+        return [retention.refuse_expired(self._store.tables, session_id)]
 
     def _send(self, batch: Batch, what: Any, write_id: str, session_id: str) -> Answer:
         try:

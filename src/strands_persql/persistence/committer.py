@@ -24,7 +24,14 @@ from strands_persql.persistence.compare_and_swap import CompareAndSwap, refuse_t
 from strands_persql.persistence.merge import merge_content, same, settled_interrupts
 from strands_persql.persistence.view import view_of
 from strands_persql.runtime.clock import now
-from strands_persql.tables import appending, checkpointing, preconditions, reading, updating
+from strands_persql.tables import (
+    appending,
+    checkpointing,
+    preconditions,
+    reading,
+    retention,
+    updating,
+)
 from strands_persql.tables.cells import Cells, number_in, text_in
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.leaves import Skeleton
@@ -146,6 +153,8 @@ class Committer:
             row = self._codec.agent_row(change.key, text, (base.created_at, now()))
         precondition = self._precondition(change, base, row)
         batch = Batch()
+        if base.expires:
+            batch.run(retention.refuse_expired(self._tables, change.key.session_id))
         batch.bring(*_skeletons(change, row))
         self._add_messages(batch, change, base, precondition)
         updates = self._add_updates(batch, change, base, precondition if row else None)
@@ -213,6 +222,7 @@ class Committer:
                     turn=change.turn,
                     known_claim=claim.known,
                     write_id=change.id,
+                    expires=base.expires,
                     precondition=preconditions.agent_is(
                         base.origin, base.version if self._swaps.on_conflict == "raise" else None
                     ),
@@ -241,6 +251,7 @@ class Committer:
                     write_id=message.write_id,
                     complete_to=change.complete_to,
                     message_id=message.message_id if change.needs_exact_ids else None,
+                    expires=base.expires,
                     precondition=precondition,
                 )
             )
@@ -273,7 +284,9 @@ class Committer:
                 )
             )
         if change.updates and precondition is None:
-            batch.run(updating.mark_edits(self._tables, change.key, base.origin))
+            batch.run(
+                updating.mark_edits(self._tables, change.key, base.origin, expires=base.expires)
+            )
         return tuple(handles)
 
     def _add_agent(
@@ -299,6 +312,7 @@ class Committer:
                 origin=base.origin,
                 version=base.version,
                 edits=bool(change.updates),
+                expires=base.expires,
                 precondition=precondition if has_more else None,
             )
         )
@@ -317,6 +331,8 @@ class Committer:
         )
         if new is None:
             return None
+        if base.expires and row is None and not change.messages:
+            batch.run(retention.note_activity(self._tables, key, base.origin))
         batch.run(
             checkpointing.keep_checkpoint(
                 self._tables,
@@ -401,6 +417,7 @@ class Committer:
             view,
             text_in(row["writes"]),
             content,
+            row["expires_after"] is not None,
         )
         if cells.problem:
             raise self._codec.corrupt_agent(key, cells.problem)

@@ -1,6 +1,6 @@
 """Conditional writes: whether one was applied, and how a lost race is run again."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -9,36 +9,12 @@ from strands_persql.gateway.batch import Answer, Batch, Handle, Row
 from strands_persql.gateway.gateway import Gateway
 from strands_persql.gateway.retry import LostRaceError, RetryPolicy
 from strands_persql.persistence.changes import OnConflict
+from strands_persql.persistence.row_version import RowVersion
 from strands_persql.runtime.ids import CHANGE_ID_LENGTH, AgentKey
-from strands_persql.tables.cells import number_in, text_in
+from strands_persql.tables.cells import text_in
 from strands_persql.tables.expressions import WRITES_KEPT
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class RowVersion:
-    """Which version of which row a caller has read.
-
-    Attributes:
-        version: The row's version.
-        origin: The write that created it: another one means another row of that key.
-        doubted: The id of its reader's own update whose answer was lost, or nothing.
-    """
-
-    version: int
-    origin: str
-    doubted: str = ""
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> "RowVersion":
-        """Return the version of a row that was read."""
-        return cls(number_in(row["version"]), text_in(row["write_id"]))
-
-    def is_own(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row is what the reader's own update has left whose answer was lost."""
-        is_next = number_in(row["version"]) == self.version + 1
-        return bool(self.doubted) and is_next and self.doubted in text_in(row["writes"])
 
 
 class InDoubtError(Exception):

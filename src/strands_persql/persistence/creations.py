@@ -1,7 +1,10 @@
 """Agents and multi-agents that begin, each with its session, unless they are there."""
 
 import json
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from strands.types.session import Session, SessionAgent
 
@@ -14,7 +17,12 @@ from strands_persql.persistence.opening import MESSAGES_PER_REQUEST, Opening
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.tables import appending, creating, preconditions, reading
+from strands_persql.tables.leaves import Skeleton
 from strands_persql.tables.tables import RowData
+
+logger = logging.getLogger("strands_persql")
+
+_Started = TypeVar("_Started")
 
 _BYTES_PER_STATEMENT = 1_000_000  # of messages that are created together
 
@@ -50,13 +58,27 @@ class Creations:
         """
         key, write_id = AgentKey(session.session_id, record.agent_id), new_id()
         row = self._store.codec.agent(key.session_id, record)
-        batch = Batch(
-            creating.create_session(
-                self._store.tables, key.session_id, self._store.codec.session(session), write_id
-            ),
+        statements = [
             creating.create_agent(self._store.tables, key, row, write_id, start=0, view="[]"),
-        )
-        batch.bring(row.skeleton, *(one.row.skeleton for one in messages))
+            *self._messages(key, messages, turn, write_id),
+        ]
+
+        skeletons = [row.skeleton, *(one.row.skeleton for one in messages)]
+
+        def start(*before: Statement) -> tuple[CachedAgent, bool]:
+            batch = Batch(*before, *statements)
+            batch.bring(*skeletons)
+            return self._start(key, batch)
+
+        agent, is_whole = self._in_session(session, write_id, skeletons, start)
+        if not is_whole:  # another writer's, with more messages than one request brings
+            agent = self._store.agent(key) or agent
+        return agent, agent.origin == write_id
+
+    def _messages(
+        self, key: AgentKey, messages: Sequence[PendingMessage], turn: str, write_id: str
+    ) -> Iterator[Statement]:
+        """Yield the statements that store an agent's first messages, if its write creates it."""
         precondition = preconditions.agent_is(write_id, 1)
         first = 0
         for portion in _portions(messages):
@@ -64,17 +86,51 @@ class Creations:
                 (one.row.skeleton.text, one.write_id, one.row.created_at, one.row.updated_at)
                 for one in portion
             ]
-            batch.run(
-                appending.create_messages(
-                    self._store.tables,
-                    key,
-                    turn=turn,
-                    rows=json.dumps(rows, ensure_ascii=False),
-                    first=first,
-                    precondition=precondition,
-                )
+            yield appending.create_messages(
+                self._store.tables,
+                key,
+                turn=turn,
+                rows=json.dumps(rows, ensure_ascii=False),
+                first=first,
+                precondition=precondition,
             )
             first += len(portion)
+
+    def _in_session(
+        self,
+        session: Session,
+        write_id: str,
+        skeletons: Sequence[Skeleton],
+        start: Callable[..., _Started],
+    ) -> _Started:
+        """Start something in a session that is created with it, in place of one that expired.
+
+        Args:
+            session: The session.
+            write_id: The write that creates both.
+            skeletons: What is started, and what is stored apart from it.
+            start: Sends the statements that it is given, and those that create what is started.
+
+        Raises:
+            NotFoundError: If the session was deleted meanwhile.
+        """
+        tables, session_id = self._store.tables, session.session_id
+        row = self._store.codec.session(session)
+        create = creating.create_session(
+            tables, session_id, row, write_id, self._store.expires_after
+        )
+        if self._store.expires_after is None:
+            try:
+                return start(create)
+            except NotFoundError:  # unless it has expired, it isn't found again either
+                logger.debug("session_id=<%s> | may have expired", session_id)
+        remove = creating.remove_expired(tables, session_id)
+        if any(one.leaves for one in skeletons):  # which come first, and are to stay
+            self._store.write(Batch(*remove), session_id)
+            remove = []
+        return start(*remove, create)
+
+    def _start(self, key: AgentKey, batch: Batch) -> tuple[CachedAgent, bool]:
         opened = Opening(
             batch,
             reading.open_session(
@@ -86,27 +142,20 @@ class Creations:
                 message_limit=MESSAGES_PER_REQUEST,
             ),
         )
-        agent, is_whole = self._start(key, batch, opened)
-        if not is_whole:  # another writer's, with more messages than one request brings
-            agent = self._store.agent(key) or agent
-        return agent, agent.origin == write_id
-
-    def _start(self, key: AgentKey, batch: Batch, opened: Opening) -> tuple[CachedAgent, bool]:
         asked_at = self._store.clock()
         with self._store.reading(key.session_id, writes=True) as keep:
             answer = self._store.write(batch, *key)
             found = opened.read(answer, None, asked_at, 1)
             if found is None or key.agent_id not in found.agents:
-                raise NotFoundError(
-                    f"session {key.session_id!r} was deleted while agent {key.agent_id!r} was"
-                    " created in it; open it again",
-                    **key.context,
-                )
+                raise _deleted(key)
             agent = found.agents[key.agent_id]
             is_whole = not opened.is_cut(answer)
             if is_whole:
                 entry = self._store.cache.get(key.session_id) or found
                 keep(entry.with_agent(key.agent_id, agent))
+        if self._store.wants_other_retention(found.expires_after):  # another writer's session
+            self._store.keep_for(key.session_id, self._store.expires_after)
+            agent = replace(agent, expires=True)
         return agent, is_whole
 
     def start_multi_agent(
@@ -121,28 +170,27 @@ class Creations:
             NotFoundError: If the session was deleted meanwhile.
         """
         write_id = new_id()
-        batch = Batch(
-            creating.create_session(
-                self._store.tables, key.session_id, self._store.codec.session(session), write_id
-            ),
-            creating.create_multi_agent(self._store.tables, key, row, write_id),
-        )
-        batch.bring(row.skeleton)
-        handle = batch.ask(reading.read_multi_agent(self._store.tables, key))
-        created = self._store.write(batch, *key).first(handle)
-        self._store.cache.forget(key.session_id)
-        if created is None:
-            raise NotFoundError(
-                f"session {key.session_id!r} was deleted while {key.agent_id!r} was created in"
-                " it; open it again",
-                **key.context,
-            )
-        found = CachedMultiAgent.of(created)
+        create = creating.create_multi_agent(self._store.tables, key, row, write_id)
+
+        def start(*before: Statement) -> CachedMultiAgent:
+            batch = Batch(*before, create)
+            batch.bring(row.skeleton)
+            handle = batch.ask(reading.read_multi_agent(self._store.tables, key))
+            created = self._store.write(batch, *key).first(handle)
+            self._store.cache.forget(key.session_id)
+            if created is None:
+                raise _deleted(key)
+            return CachedMultiAgent.of(created)
+
+        found = self._in_session(session, write_id, [row.skeleton], start)
+        if self._store.expires_after is not None and not found.expires:
+            self._store.keep_for(key.session_id, self._store.expires_after)
+            found = replace(found, expires=True)
         return found, found.origin == write_id
 
     def create(
         self, statement: Statement, row: RowData, table: str, key: AgentKey, write_id: str
-    ) -> None:
+    ) -> bool:
         """Create a row in a session that exists.
 
         Args:
@@ -151,6 +199,9 @@ class Creations:
             table: Its table, unprefixed.
             key: Its key.
             write_id: The write that creates it.
+
+        Returns:
+            Whether its session expires.
 
         Raises:
             AlreadyExistsError: If it is there; it is left as it is.
@@ -176,6 +227,15 @@ class Creations:
                 f"{key.agent_id!r} already exists in session {key.session_id!r}; read it instead",
                 **key.context,
             )
+        return found["expires_after"] is not None
+
+
+def _deleted(key: AgentKey) -> NotFoundError:
+    return NotFoundError(
+        f"session {key.session_id!r} was deleted while {key.agent_id!r} was created in it; open"
+        " it again",
+        **key.context,
+    )
 
 
 def _portions(messages: Sequence[PendingMessage]) -> Iterator[list[PendingMessage]]:

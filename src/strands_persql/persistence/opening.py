@@ -1,5 +1,7 @@
 """What opens a session: its statements within a batch, and what their rows say."""
 
+import math
+
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.persistence.cached import (
     CachedAgent,
@@ -8,7 +10,7 @@ from strands_persql.persistence.cached import (
     StoredMessage,
 )
 from strands_persql.tables import reading
-from strands_persql.tables.cells import text_in
+from strands_persql.tables.cells import number_in, text_in
 
 AGENTS_PER_OPEN = 50
 """Agents that opening a session reads; others are read when they are asked for."""
@@ -44,6 +46,7 @@ class Opening:
         session = answer.first(self._session)
         if session is None:
             return None
+        expires = session["expires_in"] is not None
         known = {} if entry is None else entry.agents
         messages: dict[str, list[StoredMessage]] = {}
         for message in answer[self._messages]:
@@ -64,4 +67,6 @@ class Opening:
                 for row in answer[self._multi_agents]
             },
             checked_at=asked_at,
+            expires_after=number_in(session["expires_after"]) if expires else None,
+            current_until=asked_at + (number_in(session["expires_in"]) if expires else math.inf),
         )

@@ -1,6 +1,8 @@
 """Checks of the options that repositories and storages share."""
 
+import math
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 
@@ -12,6 +14,9 @@ def check_type(name: str, given: object, wanted: type) -> None:
     """
     if given is not None and not isinstance(given, wanted):
         raise TypeError(f"{name}={given!r} | must be a {wanted.__name__} or None")
+
+
+_LONGEST_S = 1_000 * 366 * 86_400
 
 
 def check_options(max_staleness: Any, on_conflict: str, choices: Sequence[str]) -> None:
@@ -30,3 +35,20 @@ def check_options(max_staleness: Any, on_conflict: str, choices: Sequence[str]) 
     if on_conflict not in choices:
         allowed = " or ".join(map(repr, choices))
         raise ValueError(f"on_conflict={on_conflict!r} | must be {allowed}")
+
+
+def seconds_of(expires_after: float | timedelta | None) -> int | None:
+    """Return for how many whole seconds a session is kept at the least, or None for ever.
+
+    Raises:
+        ValueError: If it is less than a second, or endless.
+    """
+    if expires_after is None:
+        return None
+    if isinstance(expires_after, timedelta):
+        expires_after = expires_after.total_seconds()
+    if not 1 <= expires_after <= _LONGEST_S:
+        raise ValueError(
+            f"expires_after={expires_after} | must be 1 second to 1,000 years, or None for ever"
+        )
+    return math.ceil(expires_after)

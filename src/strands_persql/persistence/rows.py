@@ -1,16 +1,18 @@
 """Rows that are replaced one by one: messages and multi-agents."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from strands_persql.errors import ConflictError
 from strands_persql.gateway.batch import Batch, Handle, Row
 from strands_persql.gateway.retry import LostRaceError
 from strands_persql.persistence.cached import StoredMessage
-from strands_persql.persistence.compare_and_swap import RowVersion, Swap
+from strands_persql.persistence.compare_and_swap import Swap
+from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import AgentKey, new_id
-from strands_persql.tables import reading, updating
+from strands_persql.tables import reading, retention, updating
 from strands_persql.tables.cells import number_in
 from strands_persql.tables.tables import RowData
 
@@ -63,6 +65,9 @@ class RowUpdates:
         def prepare(batch: Batch, change: str, expected: RowVersion) -> Handle:
             new = row()
             batch.bring(new.skeleton)
+            expires = self._store.may_expire(key.session_id)
+            if expires:
+                batch.run(retention.refuse_expired(self._store.tables, key.session_id))
             batch.run(
                 *updating.update_message(
                     self._store.tables,
@@ -72,6 +77,7 @@ class RowUpdates:
                     change,
                     version=expected.version,
                     origin=expected.origin,
+                    expires=expires,
                 )
             )
             return batch.ask(reading.read_message(self._store.tables, key, message_id))
@@ -107,6 +113,8 @@ class RowUpdates:
 
         def prepare(batch: Batch, change: str, expected: RowVersion) -> Handle:
             batch.bring(row.skeleton)
+            if expected.expires:
+                batch.run(retention.refuse_expired(self._store.tables, key.session_id))
             batch.run(
                 updating.update_multi_agent(
                     self._store.tables,
@@ -115,6 +123,7 @@ class RowUpdates:
                     change,
                     version=expected.version,
                     origin=expected.origin,
+                    expires=expected.expires,
                 )
             )
             return batch.ask(reading.read_multi_agent(self._store.tables, key))
@@ -147,7 +156,8 @@ class RowUpdates:
             swap = Swap(change, batch, prepare(batch, change, version), version)
             row, is_applied = swaps.swap(swap, key, what)
             if is_applied:
-                return decode(row), RowVersion(version.version + 1, version.origin)
+                stored = replace(RowVersion.of(row), version=version.version + 1)
+                return decode(row), stored
             found, expected, version = decode(row), version, RowVersion.of(row)
             conflict = _conflict(key, what, expected, row, ours=ours, found=found)
             if expected.is_own(row):  # an earlier write of the caller's whose answer was lost

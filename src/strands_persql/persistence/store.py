@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from strands_persql.databases.protocol import Statement
+from strands_persql.errors import NotFoundError
 from strands_persql.gateway.batch import Answer, Batch, Row
-from strands_persql.gateway.gateway import Gateway
+from strands_persql.gateway.gateway import Gateway, SessionExpiredError
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.persistence.cache import CachePartition
 from strands_persql.persistence.cached import (
@@ -30,7 +31,7 @@ from strands_persql.persistence.locks import AgentLock, AgentLocks
 from strands_persql.persistence.opening import AGENTS_PER_OPEN, MESSAGES_PER_REQUEST, Opening
 from strands_persql.persistence.write_through import after_commit
 from strands_persql.runtime.ids import AgentKey, check_id
-from strands_persql.tables import appending, reading
+from strands_persql.tables import appending, reading, retention
 from strands_persql.tables.codec import RowCodec, content_of, removed_messages
 from strands_persql.tables.tables import Tables
 
@@ -46,6 +47,8 @@ class SessionStore:
         on_conflict: What happens to a write that another one came before.
         retry: How long lost races are run again.
         clock: The time in seconds, for what ``max_staleness`` is compared with.
+        expires_after: For how many seconds sessions are kept after their last activity, or None
+            for as it is said of them, and for ever where nothing is.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class SessionStore:
         on_conflict: OnConflict,
         retry: RetryPolicy,
         clock: Callable[[], float] = time.monotonic,
+        expires_after: int | None = None,
     ) -> None:
         """Initialize without asking the database for anything."""
         self.tables = tables
@@ -67,6 +71,7 @@ class SessionStore:
         self._use(gateway)
         self._max_staleness = max_staleness
         self.clock = clock
+        self.expires_after = expires_after
         self._locks = AgentLocks()
 
     def lock(self, key: AgentKey) -> AgentLock:
@@ -84,6 +89,12 @@ class SessionStore:
         other._use(self.gateway.as_read_only())  # noqa: SLF001 - the same class
         return other
 
+    def keeping(self, expires_after: int | None) -> "SessionStore":
+        """Return a store of the same sessions and cache that keeps them for some seconds."""
+        other = copy.copy(self)
+        other.expires_after = expires_after
+        return other
+
     def _use(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.swaps = CompareAndSwap(gateway, self._on_conflict, self._retry)
@@ -99,10 +110,23 @@ class SessionStore:
         handle = batch.ask(statement)
         return self.gateway.run(batch, session_id=session_id, agent_id=agent_id)[handle]
 
+    def kept_rows(
+        self, statement: Statement, session_id: str, agent_id: str | None = None
+    ) -> list[Row]:
+        """Ask the database for rows of a session, which has none once it has expired."""
+        batch = Batch()
+        if self.may_expire(session_id):
+            batch.run(retention.refuse_expired(self.tables, session_id))
+        handle = batch.ask(statement)
+        try:
+            return self.gateway.run(batch, session_id=session_id, agent_id=agent_id)[handle]
+        except SessionExpiredError:
+            return []
+
     def open(self, session_id: str) -> CachedSession | None:
         """Return a session that is no older than ``max_staleness``, or None if it isn't there."""
         check_id("session", session_id)
-        entry = self.cache.get(session_id)
+        entry = self._current(session_id)
         if entry is not None and self.clock() - entry.checked_at < self._max_staleness:
             self.cache.count("hits")
             return entry
@@ -111,9 +135,19 @@ class SessionStore:
         self.cache.count("unchanged" if is_unchanged else "misses")
         return fresh
 
+    def _current(self, session_id: str) -> CachedSession | None:
+        """Return what is remembered of a session, unless it may have expired since."""
+        entry = self.cache.get(session_id)
+        return entry if entry is not None and self.clock() < entry.current_until else None
+
+    def may_expire(self, session_id: str) -> bool:
+        """Whether a session expires, or it isn't remembered whether it does."""
+        entry = self.cache.get(session_id)
+        return entry is None or entry.expires_after is not None
+
     def agent(self, key: AgentKey) -> CachedAgent | None:
         """Return an agent as its session was last seen, or None if it isn't there."""
-        entry = self.cache.get(key.session_id)
+        entry = self._current(key.session_id)
         agent = None if entry is None else entry.agents.get(key.agent_id)
         self.cache.count("misses" if agent is None else "hits")
         if agent is not None:
@@ -123,23 +157,23 @@ class SessionStore:
 
     def multi_agent(self, key: AgentKey) -> CachedMultiAgent | None:
         """Return a multi-agent as its session was last seen, or None if it isn't there."""
-        entry = self.cache.get(key.session_id)
+        entry = self._current(key.session_id)
         found = None if entry is None else entry.multi_agents.get(key.agent_id)
         self.cache.count("misses" if found is None else "hits")
         if found is not None:
             return found
-        rows = self.rows(reading.read_multi_agent(self.tables, key), *key)
+        rows = self.kept_rows(reading.read_multi_agent(self.tables, key), *key)
         return CachedMultiAgent.of(rows[0]) if rows else None
 
     def message(self, key: AgentKey, message_id: int) -> StoredMessage | None:
         """Return a message, from memory where the agent works with it."""
-        entry = self.cache.get(key.session_id)
+        entry = self._current(key.session_id)
         agent = None if entry is None else entry.agents.get(key.agent_id)
         row = None if agent is None else agent.messages.find(message_id)
         self.cache.count("misses" if row is None else "hits")
         if row is not None:
             return row
-        rows = self.rows(reading.read_message(self.tables, key, message_id), *key)
+        rows = self.kept_rows(reading.read_message(self.tables, key, message_id), *key)
         return StoredMessage.of(rows[0]) if rows else None
 
     def messages(self, key: AgentKey, limit: int | None, offset: int) -> list[StoredMessage] | None:
@@ -148,7 +182,7 @@ class SessionStore:
         Returns:
             The messages from the ``offset``-th on, or None if the agent isn't there.
         """
-        entry = self.cache.get(key.session_id)
+        entry = self._current(key.session_id)
         answered = "hits"
         if entry is None or key.agent_id not in entry.agents:
             answered = "misses"
@@ -181,7 +215,7 @@ class SessionStore:
             if limit is not None:
                 wanted = min(wanted, limit - len(messages))
             statement = reading.list_messages(self.tables, key, after, offset, wanted)
-            page = [StoredMessage.of(row) for row in self.rows(statement, *key)]
+            page = [StoredMessage.of(row) for row in self.kept_rows(statement, *key)]
             messages += page
             if len(page) < wanted or page[-1].message_id <= after:
                 break
@@ -274,6 +308,7 @@ class SessionStore:
             created_at=self.codec.agent_of(key, fields).created_at,
             content=content,
             own=content,
+            expires=agent.expires,
             size=len(agent.data),
         )
 
@@ -302,6 +337,8 @@ class SessionStore:
             self.cache.written(key.session_id, lambda entry: after_commit(entry, stored, result))
         if any(update.is_redaction for update in stored.updates):
             self.gateway.empty_log()
+        if result.base.expires and not base.expires:  # which was said since the agent was read
+            self._note_activity(key, result.base.origin)
         return result
 
     def read_others(self, change: ChangeSet, base: MergeBase) -> CommitResult:
@@ -316,6 +353,31 @@ class SessionStore:
                 change.key.session_id, lambda entry: after_commit(entry, change, result)
             )
         return result
+
+    def wants_other_retention(self, expires_after: int | None) -> bool:
+        """Whether a session that is kept for some seconds is to be kept for others."""
+        return self.expires_after is not None and expires_after != self.expires_after
+
+    # -- keeping -------------------------------------------------------------------------------
+
+    def keep_for(self, session_id: str, expires_after: int | None) -> None:
+        """Say for how many seconds a session is kept after its last activity, or None for ever.
+
+        Raises:
+            NotFoundError: If it isn't there.
+        """
+        batch = Batch(retention.refuse_expired(self.tables, session_id))
+        batch.run(*retention.keep_for(self.tables, session_id, expires_after))
+        found = batch.ask(reading.read_creating_write(self.tables, "sessions", session_id))
+        row = self.write(batch, session_id).first(found)
+        self.cache.forget(session_id)
+        if row is None:
+            raise NotFoundError(f"session {session_id!r} does not exist", session_id=session_id)
+
+    def _note_activity(self, key: AgentKey, origin: str) -> None:
+        batch = Batch(retention.refuse_expired(self.tables, key.session_id))
+        batch.run(retention.note_activity(self.tables, key, origin))
+        self.write(batch, *key)
 
     def _base_from_cache(self, change: ChangeSet, base: MergeBase) -> MergeBase:
         """Return a base that another writer of this process has advanced, before a race is run."""

@@ -28,7 +28,13 @@ def after_commit(
         return None
     messages = (agent.messages.appended(new) if new else agent.messages).within(base.view)
     after = replace(
-        agent, version=version, view=base.view, is_counted=False, data=data, messages=messages
+        agent,
+        version=version,
+        view=base.view,
+        is_counted=False,
+        expires=base.expires,
+        data=data,
+        messages=messages,
     )
     return entry.with_agent(change.key.agent_id, after)
 

@@ -43,10 +43,19 @@ class AgentRecords:
         statement = creating.create_agent(
             self._store.tables, key, row, write_id, start=start, view=None
         )
-        self._creations.create(statement, row, "agents", key, write_id)
+        expires = self._creations.create(statement, row, "agents", key, write_id)
         view = View(0, is_explicit=False)
         base = MergeBase(
-            1, write_id, 0, view, is_counted, row.created_at, content, content, size=len(row.data)
+            1,
+            write_id,
+            0,
+            view,
+            is_counted,
+            row.created_at,
+            content,
+            content,
+            expires,
+            size=len(row.data),
         )
         self._seen.remember(key, SeenAgent(base), session_agent)
 

@@ -1,6 +1,7 @@
 """Strands' lifecycle of agents, graphs and swarms, handed over to be stored."""
 
 from collections.abc import Callable
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -15,11 +16,11 @@ from strands.types.session import Session, SessionType
 from strands_persql.databases.protocol import Database
 from strands_persql.databases.rest import RestClient
 from strands_persql.databases.secret import secret
-from strands_persql.errors import PerSQLError
+from strands_persql.errors import NotFoundError, PerSQLError
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.persistence.cached import CachedSession
 from strands_persql.persistence.changes import OnConflict
-from strands_persql.persistence.options import check_type
+from strands_persql.persistence.options import check_type, seconds_of
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.runtime.ids import AgentKey, check_id
 from strands_persql.runtime.threads import in_thread
@@ -60,6 +61,9 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         repository: A repository to share with other managers, in place of ``database`` and the
             options that go with it.
         retry: How long failed requests are tried again, or None for the default policy.
+        expires_after: For how long, in seconds or as a ``timedelta``, the session is kept after the
+            last activity in it; it then opens as new. None leaves that as it is, or to the
+            repository.
         read_only: Whether agents are restored and nothing is stored: what they do stays in their
             memory. True with a repository that is read only.
         strict: Whether a row that can't be read is an error when it is opened; else a warning
@@ -91,6 +95,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         on_conflict: OnConflict = "merge",
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
+        expires_after: float | timedelta | None = None,
         read_only: bool = False,
         strict: bool = False,
     ) -> None:
@@ -124,7 +129,9 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         self._store = repository._store  # noqa: SLF001 - of the same room
         self._client: RestClient | None = None
         restorer = Restorer(self._store.codec, strict=strict)
-        self._opened = self._store.open(session_id)
+        if expires_after is not None:
+            self._store = self._store.keeping(seconds_of(expires_after))
+        self._opened = self._open()
         if self._opened is None:
             self.session = Session(session_id=session_id, session_type=SessionType.AGENT)
         else:
@@ -152,6 +159,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         max_staleness: float = 0.0,
         on_conflict: OnConflict = "merge",
         retry: RetryPolicy | None = None,
+        expires_after: float | timedelta | None = None,
         read_only: bool = False,
         strict: bool = False,
     ) -> _Self:
@@ -169,6 +177,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             max_staleness: How old, in seconds, what is remembered may be.
             on_conflict: What happens when another writer came first.
             retry: How long failed requests are tried again.
+            expires_after: For how long the session is kept after the last activity in it.
             read_only: Whether nothing is stored.
             strict: Whether a row that can't be read is an error.
         """
@@ -183,6 +192,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
                 max_staleness=max_staleness,
                 on_conflict=on_conflict,
                 retry=retry,
+                expires_after=expires_after,
                 read_only=read_only,
                 strict=strict,
             )
@@ -204,6 +214,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         on_conflict: OnConflict = "merge",
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
+        expires_after: float | timedelta | None = None,
         read_only: bool = False,
         strict: bool = False,
     ) -> _Self:
@@ -218,6 +229,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             on_conflict: What happens when another writer came first.
             repository: A repository to share, in place of a database.
             retry: How long failed requests are tried again.
+            expires_after: For how long the session is kept after the last activity in it.
             read_only: Whether nothing is stored.
             strict: Whether a row that can't be read is an error.
         """
@@ -231,6 +243,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             on_conflict=on_conflict,
             repository=repository,
             retry=retry,
+            expires_after=expires_after,
             read_only=read_only,
             strict=strict,
         )
@@ -412,12 +425,27 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             " give it this session manager when it is made, or call initialize()"
         )
 
+    def _open(self) -> CachedSession | None:
+        """Open the session, and say how long it is kept where that is to be another time."""
+        opened = self._store.open(self.session_id)
+        if opened is None or self.read_only:
+            return opened
+        if self._store.wants_other_retention(opened.expires_after):
+            try:
+                self._store.keep_for(self.session_id, self._store.expires_after)
+            except NotFoundError:  # it was deleted, or has expired, since it was read
+                return None
+            return self._store.open(self.session_id)
+        return opened
+
     def _as_opened(self) -> CachedSession | None:
         """Return the session as this manager opened it, or as it was seen later."""
         cached, opened = self._store.cache.get(self.session_id), self._opened
         self._opened = None  # what comes after the first agent is read again, if it isn't cached
         if opened is None or (cached is not None and cached.checked_at >= opened.checked_at):
-            return cached
+            opened = cached
+        if opened is not None and self._store.clock() >= opened.current_until:
+            return self._store.open(self.session_id)  # it may have expired meanwhile
         return opened
 
     # -- graphs and swarms ---------------------------------------------------------------------

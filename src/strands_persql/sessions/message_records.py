@@ -4,13 +4,14 @@ from strands.types.session import SessionMessage
 
 from strands_persql.gateway.batch import Batch
 from strands_persql.persistence.cached import StoredMessage
-from strands_persql.persistence.compare_and_swap import InDoubtError, RowVersion, not_found
+from strands_persql.persistence.compare_and_swap import InDoubtError, not_found
+from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey, check_message_id
 from strands_persql.sessions.seen import SEEN, Seen, key_of, write_id_of
-from strands_persql.tables import appending
+from strands_persql.tables import appending, retention
 
 
 class MessageRecords:
@@ -34,10 +35,14 @@ class MessageRecords:
         row = self._store.codec.message(key, session_message)
         apart_from_its_place = row.data.replace(f'"message_id":{wanted}', "", 1)
         write_id = write_id_of(session_message, apart_from_its_place)
+        tables, expires = self._store.tables, self._store.may_expire(session_id)
         statements = appending.create_message(
-            self._store.tables, key, wanted, row, write_id, self._origin(key)
+            tables, key, wanted, row, write_id, self._origin(key), expires=expires
         )
-        batch = Batch(statements.insert, statements.mark)
+        batch = Batch()
+        if expires:
+            batch.run(retention.refuse_expired(tables, session_id))
+        batch.run(statements.insert, statements.mark)
         batch.bring(row.skeleton)
         place = batch.ask(statements.place)
         found = self._store.write(batch, *key).first(place)

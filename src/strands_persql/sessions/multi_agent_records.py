@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from strands_persql.persistence.compare_and_swap import InDoubtError, RowVersion
+from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.creations import Creations
+from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
@@ -35,8 +36,8 @@ class MultiAgentRecords:
         key = key_of(session_id, multi_agent.id, "multi_agent")
         write_id, row = new_id(), self._store.codec.multi_agent(session_id, multi_agent, now())
         statement = creating.create_multi_agent(self._store.tables, key, row, write_id)
-        self._creations.create(statement, row, "multi_agents", key, write_id)
-        self._seen.remember_multi_agent(key, RowVersion(1, write_id))
+        expires = self._creations.create(statement, row, "multi_agents", key, write_id)
+        self._seen.remember_multi_agent(key, RowVersion(1, write_id, expires=expires))
 
     def read(self, session_id: str, multi_agent_id: str) -> dict[str, Any] | None:
         """Return a graph's or swarm's state, or None if it isn't there."""
@@ -44,7 +45,7 @@ class MultiAgentRecords:
         found = self._store.multi_agent(key)
         if found is None:
             return None
-        self._seen.remember_multi_agent(key, RowVersion(found.version, found.origin))
+        self._seen.remember_multi_agent(key, found.row_version)
         return self._store.codec.read_multi_agent(key, found.data)
 
     def update(self, session_id: str, multi_agent: "MultiAgentBase") -> None:

@@ -6,8 +6,9 @@ from strands.types.exceptions import SessionException
 from strands.types.session import Session
 
 from strands_persql.persistence.cached import CachedSession
-from strands_persql.persistence.compare_and_swap import InDoubtError, RowVersion
+from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.creations import Creations
+from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
@@ -46,7 +47,7 @@ class MultiAgentStates:
             found, created = Creations(self._store).start_multi_agent(self._session, key, row)
         if not created:
             self._restorer.multi_agent(source, key, found)
-        self._stored[source.id] = (found.data, RowVersion(found.version, found.origin))
+        self._stored[source.id] = (found.data, found.row_version)
 
     def encode(self, source: Any) -> str:
         """Return the JSON of a graph's or swarm's state."""

@@ -4,6 +4,7 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strands.session.session_repository import SessionRepository
@@ -16,8 +17,9 @@ from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache, partition
 from strands_persql.persistence.changes import OnConflict
 from strands_persql.persistence.checkpoints import Checkpoint, Checkpoints
-from strands_persql.persistence.options import check_options, check_type
+from strands_persql.persistence.options import check_options, check_type, seconds_of
 from strands_persql.persistence.store import SessionStore
+from strands_persql.runtime.ids import check_id
 from strands_persql.sessions.agent_records import AgentRecords
 from strands_persql.sessions.message_records import MessageRecords
 from strands_persql.sessions.multi_agent_records import MultiAgentRecords
@@ -58,6 +60,10 @@ class PerSQLSessionRepository(SessionRepository):
         retry: How long failed requests are tried again, or None for the default policy.
         read_only: Whether whatever would write raises `AccessDeniedError`, and sends nothing.
             Tables are not made either: where there are none, nothing is there.
+        expires_after: For how long, in seconds or as a ``timedelta``, sessions are kept after the
+            last activity in them; they are then as if they weren't there. It is said of sessions
+            that are created through this repository, and of those that managers open through
+            it. None leaves it as it is: for ever, where nothing was said.
         clock: The time in seconds that ``max_staleness`` is measured by.
 
     Attributes:
@@ -79,6 +85,7 @@ class PerSQLSessionRepository(SessionRepository):
         on_conflict: OnConflict = "merge",
         retry: RetryPolicy | None = None,
         read_only: bool = False,
+        expires_after: float | timedelta | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
@@ -99,6 +106,7 @@ class PerSQLSessionRepository(SessionRepository):
             on_conflict,
             retry,
             clock,
+            seconds_of(expires_after),
         )
         self._use(store)
 
@@ -223,6 +231,20 @@ class PerSQLSessionRepository(SessionRepository):
             NotFoundError: If the agent isn't there.
         """
         return self._checkpoints.truncate(key_of(session_id, agent_id))
+
+    def set_expiry(self, session_id: str, expires_after: float | timedelta | None) -> None:
+        """Say for how long a session is kept after the last activity in it.
+
+        Args:
+            session_id: The session.
+            expires_after: Seconds, or a ``timedelta``, from now on and from each activity; None
+                for ever.
+
+        Raises:
+            NotFoundError: If it isn't there, or has expired.
+            ValueError: If it is less than a second.
+        """
+        self._store.keep_for(check_id("session", session_id), seconds_of(expires_after))
 
     def list_sessions(
         self, *, limit: int = 100, after: str = "", starts_with: str = ""

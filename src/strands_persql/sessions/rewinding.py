@@ -21,7 +21,7 @@ from strands_persql.sessions.history import Entry, HistoryEntry, ViewEntry
 from strands_persql.sessions.tool_calls import answered_ids
 from strands_persql.sessions.upstream import tracking_id
 from strands_persql.sessions.weaving import weave
-from strands_persql.tables import checkpointing, preconditions
+from strands_persql.tables import checkpointing, preconditions, retention
 from strands_persql.tables.tables import RowData
 
 # -- in memory -------------------------------------------------------------------------------------
@@ -241,6 +241,8 @@ class Rewinder:
         tables, time = self._store.tables, now()
         row, view = attempt.row, attempt.view
         batch.bring(*(one.skeleton for one in (row, view) if one is not None and one.skeleton))
+        if base.expires:
+            batch.run(retention.refuse_expired(tables, self._key.session_id))
         batch.run(
             checkpointing.rewind_agent(
                 tables,
@@ -265,6 +267,8 @@ class Rewinder:
                 time=time,
             ),
         )
+        if base.expires:
+            batch.run(retention.note_activity(tables, self._key, base.origin))
 
     def _read(
         self,

@@ -9,7 +9,8 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 
 from strands_persql.persistence.changes import MergeBase
 from strands_persql.persistence.committer import Request
-from strands_persql.persistence.compare_and_swap import RowVersion, not_found
+from strands_persql.persistence.compare_and_swap import not_found
+from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.forks import renew_after_fork
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
@@ -112,7 +113,7 @@ class Seen:
         found = self._store.multi_agent(key)
         if found is None:
             raise not_found("multi-agent", key)
-        return RowVersion(found.version, found.origin)
+        return found.row_version
 
 
 def key_of(session_id: Any, agent_id: Any, kind: str = "agent") -> AgentKey:

@@ -40,10 +40,14 @@ class SessionRecords:
         session_id = check_id("session", session.session_id)
         row = self._store.codec.session(session)
         write_id = write_id_of(session, row.data)
-        batch = Batch(creating.create_session(self._store.tables, session_id, row, write_id))
-        created = batch.ask(reading.read_creating_write(self._store.tables, "sessions", session_id))
+        tables, expires_after = self._store.tables, self._store.expires_after
+        batch = Batch(creating.create_session(tables, session_id, row, write_id, expires_after))
+        created = batch.ask(reading.read_creating_write(tables, "sessions", session_id))
         found = self._store.write(batch, session_id).first(created)
         self._store.cache.forget(session_id)
+        if found is not None and found["has_expired"]:
+            self._store.write(Batch(*creating.remove_expired(tables, session_id)), session_id)
+            return self.create(session)
         if found is None:
             setattr(session, WRITE, None)  # it was created by this write before, and deleted
             return self.create(session)
@@ -79,7 +83,9 @@ class SessionRecords:
         self._store.cache.forget(session_id)
         self._store.gateway.empty_log()
         row = answer.first(found)
-        is_other = row is None or row["write_id"] != (origin or row["write_id"])
+        is_other = (
+            row is None or row["has_expired"] or row["write_id"] != (origin or row["write_id"])
+        )
         if is_other and not answer.is_ambiguous:
             # An ambiguous answer may be to a copy of the deletion that came first.
             raise NotFoundError(f"session {session_id!r} does not exist", session_id=session_id)

@@ -254,7 +254,7 @@ class _Log:
         row = codec.agent(key.session_id, record)
         batch = Batch(
             creating.create_session(
-                self._tables, key.session_id, codec.session(self._session()), write_id
+                self._tables, key.session_id, codec.session(self._session()), write_id, None
             ),
             *exchanging.create_agent_with_turns(self._tables, key, row, turns, write_id),
         )

@@ -10,7 +10,8 @@ from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables.expressions import NEWEST, OF_AGENT
 from strands_persql.tables.preconditions import Precondition, agent_is
-from strands_persql.tables.tables import MAX_ID, RowData, Tables, row_values
+from strands_persql.tables.retention import STORED_NOW
+from strands_persql.tables.tables import DATABASE_NOW, MAX_ID, RowData, Tables, row_values
 from strands_persql.tables.updating import mark_history
 
 # The turn that the newest message belongs to: one row read.
@@ -29,12 +30,13 @@ def claim_turn(
     turn: str,
     known_claim: str,
     write_id: str,
+    expires: bool,
     precondition: Precondition,
 ) -> Statement:
     """Claim a turn on its last message, unless it was claimed or continued since it was read."""
     return tables.statement(
         f"""
-        UPDATE {{messages}} SET claim = :write_id
+        UPDATE {{messages}} SET claim = :write_id{STORED_NOW if expires else ""}
         WHERE {OF_AGENT} AND message_id >= :message_id AND write_id = :message_write
             AND claim = :known_claim AND NOT EXISTS (
                 SELECT 1 FROM {{messages}} AS later WHERE later.session_id = :session_id
@@ -110,6 +112,7 @@ def append_message(
     write_id: str,
     complete_to: int,
     message_id: int | None,
+    expires: bool,
     precondition: Precondition,
 ) -> Statement:
     """Store a message behind all others, unless its write has stored it beyond an id.
@@ -123,6 +126,7 @@ def append_message(
         complete_to: Up to which id the writer knows all messages: a late copy of the request finds
             its message beyond it.
         message_id: The id that the precondition leaves free, or None for the next one.
+        expires: Whether its session expires.
         precondition: That of the change set.
     """
     # LIMIT keeps SQLite from working the id out once for each mention of it.
@@ -130,9 +134,9 @@ def append_message(
     return tables.statement(
         f"""
         INSERT INTO {{messages}} (session_id, agent_id, message_id, data, write_id, created_at,
-            updated_at, turn)
+            updated_at, turn{", stored_at" if expires else ""})
         SELECT :session_id, :agent_id, place.id, json_set(:data, '$.message_id', place.id),
-            :write_id, :created_at, :updated_at, :turn
+            :write_id, :created_at, :updated_at, :turn{f", {DATABASE_NOW}" if expires else ""}
         FROM (SELECT {place} AS id LIMIT 1) AS place
         WHERE {precondition.sql} AND NOT EXISTS (
             SELECT 1 FROM {{messages}} WHERE {OF_AGENT} AND message_id > :complete_to
@@ -203,7 +207,14 @@ class CreateMessage:
 
 
 def create_message(
-    tables: Tables, key: AgentKey, message_id: int, row: RowData, write_id: str, origin: str
+    tables: Tables,
+    key: AgentKey,
+    message_id: int,
+    row: RowData,
+    write_id: str,
+    origin: str,
+    *,
+    expires: bool,
 ) -> CreateMessage:
     """Store a message at its id if that is free, else at the next one.
 
@@ -217,14 +228,15 @@ def create_message(
         row: What to store.
         write_id: The message's write.
         origin: The write that created the agent: no other agent of that name gets the message.
+        expires: Whether its session may expire.
     """
     exists = agent_is(origin)
     insert = tables.statement(
         f"""
         INSERT INTO {{messages}} (session_id, agent_id, message_id, data, write_id, created_at,
-            updated_at)
+            updated_at{", stored_at" if expires else ""})
         SELECT :session_id, :agent_id, place.id, json_set(:data, '$.message_id', place.id),
-            :write_id, :created_at, :updated_at
+            :write_id, :created_at, :updated_at{f", {DATABASE_NOW}" if expires else ""}
         FROM (
             SELECT CASE WHEN EXISTS (
                 SELECT 1 FROM {{messages}} WHERE {OF_AGENT} AND message_id = :message_id

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from strands_persql.databases.protocol import Statement
+from strands_persql.tables.retention import IS_KEPT, expires_at
 from strands_persql.tables.tables import Tables
 
 STAGED = "import/"
@@ -29,8 +30,10 @@ _CONTENT = """
     CASE WHEN json_valid(r.data) THEN json(r.data) ELSE coalesce(hex(r.data), '') END
 """
 _VIEW = "CASE WHEN json_valid(r.view) THEN json(r.view) ELSE CAST(r.view AS TEXT) END"
-_SESSION_LINE = f"""json_object('type', 'session', 'session_id', r.session_id,
-    {_VERSION}, {_TIMES}, {_kept("INTEGER", "expires_at")}, {_CONTENT})"""
+# With the time that it has come to: when it was last stored isn't in its other lines.
+_SESSION_LINE = f"""json_object('type', 'session', 'session_id', s.session_id,
+    {_VERSION}, {_TIMES}, 'expires_at', {expires_at("s")},
+    {_kept("INTEGER", "expires_after")}, {_CONTENT})""".replace("r.", "s.")
 _AGENT_LINE = f"""json_object('type', 'agent', 'agent_id', r.agent_id, {_VERSION},
     {_TIMES}, {_kept("INTEGER", "epoch", "window_start")}, 'view', {_VIEW}, {_CONTENT})"""
 _MULTI_AGENT_LINE = f"""json_object('type', 'multi_agent', 'multi_agent_id', r.multi_agent_id,
@@ -41,14 +44,15 @@ _MESSAGE_LINE = f"""json_object('type', 'message', 'agent_id', r.agent_id,
 
 
 def list_session_ids(tables: Tables, *, after: str, starts_with: str, limit: int) -> Statement:
-    """Read ids of sessions in order, beyond one of them."""
+    """Read ids of sessions in order, beyond one of them, without those that have expired."""
     return tables.statement(
-        """
-        SELECT session_id FROM {sessions} WHERE session_id > :after AND session_id >= :starts_with
+        f"""
+        SELECT session_id FROM {{sessions}} AS s
+        WHERE session_id > :after AND session_id >= :starts_with
             AND session_id < :starts_with || CAST(x'ff' AS TEXT)
-            AND substr(session_id, 1, length(:starts_with)) = :starts_with
+            AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {IS_KEPT}
         ORDER BY session_id LIMIT CAST(:limit AS INTEGER)
-        """,
+        """,  # noqa: S608
         after=after,
         starts_with=starts_with,
         limit=limit,
@@ -58,7 +62,10 @@ def list_session_ids(tables: Tables, *, after: str, starts_with: str, limit: int
 def read_session_line(tables: Tables, session_id: str) -> Statement:
     """Read a session's row as a line."""
     return tables.statement(
-        f"SELECT {_SESSION_LINE} AS line FROM {{sessions}} AS r WHERE r.session_id = :session_id",  # noqa: S608
+        f"""
+        SELECT {_SESSION_LINE} AS line FROM {{sessions}} AS s
+        WHERE s.session_id = :session_id AND {IS_KEPT}
+        """,  # noqa: S608
         session_id=session_id,
     )
 
@@ -189,7 +196,11 @@ _COMMON = {
     "updated_at": _with("updated_at", "''"),
 }
 _COLUMNS: dict[str, dict[str, str]] = {
-    "sessions": {"write_id": ":write_id", "expires_at": _field("expires_at")},
+    "sessions": {
+        "write_id": ":write_id",
+        "expires_at": _field("expires_at"),
+        "expires_after": _field("expires_after"),
+    },
     "agents": {
         "agent_id": _field("agent_id"),
         "write_id": ":write_id",

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables.retention import EXPIRES_IN
 from strands_persql.tables.tables import Tables
 
 # The newest message is one row read, whatever the history's length.
@@ -21,7 +22,7 @@ _LATEST = f"""max(
     coalesce(a.updated_at, ''), coalesce({_NEWEST.format(what="n.updated_at")}, '')
 )"""
 _SESSION = f"""
-    s.session_id, s.created_at, s.updated_at, s.expires_at, s.version,
+    s.session_id, s.created_at, s.updated_at, s.version, {EXPIRES_IN} AS expires_in,
     CASE WHEN json_valid(s.data) THEN json_extract(s.data, '$.session_type') END AS session_type,
     (SELECT count(*) FROM {{agents}} AS a WHERE a.session_id = s.session_id) AS agents,
     (SELECT count(*) FROM {{multi_agents}} AS a WHERE a.session_id = s.session_id)

@@ -361,7 +361,7 @@ def read_agent(tables: Tables, key: AgentKey) -> Statement:
     return tables.statement(
         f"""
         SELECT a.version, a.write_id, a.epoch, a.view, {WINDOW_START} AS window_start,
-            a.window_start IS NULL AS counted, a.writes, a.data
+            a.window_start IS NULL AS counted, a.expires_after, a.writes, a.data
         FROM {{agents}} AS a WHERE a.session_id = :session_id AND a.agent_id = :agent_id
         """,  # noqa: S608
         **key.context,

@@ -6,6 +6,7 @@ creation doesn't bring back what was deleted since.
 
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables.retention import HAS_EXPIRED, IS_KEPT
 from strands_persql.tables.tables import DATABASE_NOW, RowData, Tables, row_values
 
 _DELETIONS_KEPT_S = 7 * 24 * 3600  # no request is under way for longer
@@ -13,19 +14,38 @@ _DELETIONS_KEPT_S = 7 * 24 * 3600  # no request is under way for longer
 _NOT_DELETED = "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :write_id)"
 
 
-def create_session(tables: Tables, session_id: str, row: RowData, write_id: str) -> Statement:
-    """Create a session unless it is there."""
+def create_session(
+    tables: Tables, session_id: str, row: RowData, write_id: str, expires_after: int | None
+) -> Statement:
+    """Create a session unless it is there.
+
+    Args:
+        tables: The tables.
+        session_id: The session.
+        row: What to store.
+        write_id: This write.
+        expires_after: For how many seconds it is kept after its last activity, or None for ever.
+    """
     return tables.statement(
         f"""
-        INSERT INTO {{sessions}} (session_id, data, write_id, created_at, updated_at)
-        SELECT :session_id, :data, :write_id, :created_at, :updated_at
+        INSERT INTO {{sessions}} (session_id, data, write_id, created_at, updated_at,
+            expires_after, expires_at)
+        SELECT :session_id, :data, :write_id, :created_at, :updated_at,
+            CAST(:expires_after AS INTEGER),
+            {DATABASE_NOW} + CAST(:expires_after AS INTEGER)
         WHERE NOT EXISTS (SELECT 1 FROM {{sessions}} WHERE session_id = :session_id)
             AND {_NOT_DELETED}
         """,  # noqa: S608 - nothing but constants
         session_id=session_id,
         write_id=write_id,
+        expires_after=expires_after,
         **row_values(row),
     )
+
+
+# The session that something is created in, and when that was where the session expires.
+_ACTIVITY = f"s.expires_after, CASE WHEN s.expires_after IS NOT NULL THEN {DATABASE_NOW} END"
+_IN_SESSION = f"""FROM {{sessions}} AS s WHERE s.session_id = :session_id AND {IS_KEPT}"""
 
 
 def create_agent(
@@ -50,10 +70,11 @@ def create_agent(
     return tables.statement(
         f"""
         INSERT INTO {{agents}}
-            (session_id, agent_id, data, write_id, created_at, updated_at, window_start, view)
+            (session_id, agent_id, data, write_id, created_at, updated_at, window_start, view,
+            expires_after, stored_at)
         SELECT :session_id, :agent_id, :data, :write_id, :created_at, :updated_at,
-            CAST(:window_start AS INTEGER), :view
-        WHERE EXISTS (SELECT 1 FROM {{sessions}} WHERE session_id = :session_id) AND NOT EXISTS (
+            CAST(:window_start AS INTEGER), :view, {_ACTIVITY}
+        {_IN_SESSION} AND NOT EXISTS (
             SELECT 1 FROM {{agents}} WHERE session_id = :session_id AND agent_id = :agent_id
         ) AND {_NOT_DELETED}
         """,  # noqa: S608 - nothing but constants
@@ -70,9 +91,10 @@ def create_multi_agent(tables: Tables, key: AgentKey, row: RowData, write_id: st
     return tables.statement(
         f"""
         INSERT INTO {{multi_agents}}
-            (session_id, multi_agent_id, data, write_id, created_at, updated_at)
-        SELECT :session_id, :agent_id, :data, :write_id, :created_at, :updated_at
-        WHERE EXISTS (SELECT 1 FROM {{sessions}} WHERE session_id = :session_id) AND NOT EXISTS (
+            (session_id, multi_agent_id, data, write_id, created_at, updated_at, expires_after,
+            stored_at)
+        SELECT :session_id, :agent_id, :data, :write_id, :created_at, :updated_at, {_ACTIVITY}
+        {_IN_SESSION} AND NOT EXISTS (
             SELECT 1 FROM {{multi_agents}}
             WHERE session_id = :session_id AND multi_agent_id = :agent_id
         ) AND {_NOT_DELETED}
@@ -87,6 +109,9 @@ _IS_THE_ONE = """EXISTS (
     SELECT 1 FROM {sessions}
     WHERE session_id = :session_id AND write_id = coalesce(:write_id, write_id)
 ) AND NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :deletion)"""
+_HAS_EXPIRED = f"""EXISTS (
+    SELECT 1 FROM {{sessions}} AS s WHERE s.session_id = :session_id AND {HAS_EXPIRED}
+)"""  # noqa: S608 - nothing but constants
 SESSION_TABLES = ("contents", "messages", "checkpoints", "agents", "multi_agents", "sessions")
 """The tables that hold a session, its own row's last."""
 
@@ -139,6 +164,11 @@ def remove_session(tables: Tables, condition: str, **values: Value) -> list[Stat
         for table in SESSION_TABLES
     ]
     return [tables.statement(template, **values) for template in (*remember, *delete)]
+
+
+def remove_expired(tables: Tables, session_id: str) -> list[Statement]:
+    """Delete every row of a session if it has expired."""
+    return remove_session(tables, _HAS_EXPIRED, session_id=session_id)
 
 
 def forget_deletions(tables: Tables) -> Statement:

@@ -36,6 +36,7 @@ Copy = Mapping[str, tuple[dict[str, str], str]]
 _NEW_ROW = {"session_id": ":new_id", "write_id": ":write_id", "writes": "''"}
 _NEW_SESSION = {
     **_NEW_ROW,
+    "expires_at": f"{DATABASE_NOW} + s.expires_after",
     "created_at": ":time",
     "updated_at": ":time",
     "data": """json_set(s.data, '$.session_id', :new_id, '$.created_at', :time,

@@ -8,6 +8,7 @@ from typing import Any
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import contents, leaves
+from strands_persql.tables.retention import EXPIRES_IN, HAS_EXPIRED, IS_KEPT
 from strands_persql.tables.tables import MAX_ID, Tables
 
 FIRST_PARTS_BYTES = 8_000_000
@@ -34,9 +35,18 @@ RANGES = """json_insert(CASE WHEN NOT json_valid(a.view) THEN '[]' WHEN json_typ
 _FIRST = "json_extract(r.value, '$[0]')"
 _LAST = f"coalesce(json_extract(r.value, '$[1]'), {MAX_ID})"
 
+# Of a session that has expired nothing is said.
+_READ_SESSION = f"""
+    SELECT data, version, write_id, expires_after, expires_in FROM (
+        SELECT s.data, s.version, s.write_id, s.expires_after, {EXPIRES_IN} AS expires_in
+        FROM {{sessions}} AS s WHERE s.session_id = :session_id
+    ) WHERE expires_in IS NULL OR expires_in > 0
+"""  # noqa: S608 - nothing but constants
+
 _AGENTS = f"""
     SELECT a.session_id, a.agent_id, a.version, a.write_id, a.epoch, a.view, a.data,
         {WINDOW_START} AS window_start, typeof(a.window_start) <> 'integer' AS counted,
+        a.expires_after,
         json_extract(k.value, '$.write_id') IS a.write_id AS same,
         json_extract(k.value, '$.version') AS known_version,
         json_extract(k.value, '$.epoch') AS known_epoch,
@@ -49,13 +59,13 @@ _AGENTS = f"""
 """  # noqa: S608 - nothing but constants
 
 _READ_AGENTS = f"""
-    SELECT agent_id, version, write_id, epoch, view, window_start, counted,
+    SELECT agent_id, version, write_id, epoch, view, window_start, counted, expires_after,
         CASE WHEN same AND known_version = version THEN NULL ELSE data END AS data
     FROM ({_AGENTS})
 """  # noqa: S608 - nothing but constants
 
 _READ_MULTI_AGENTS = """
-    SELECT a.multi_agent_id, a.version, a.write_id,
+    SELECT a.multi_agent_id, a.version, a.write_id, a.expires_after,
         CASE WHEN json_extract(k.value, '$.write_id') = a.write_id
             AND json_extract(k.value, '$.version') = a.version THEN NULL ELSE a.data END AS data
     FROM {multi_agents} AS a
@@ -137,7 +147,7 @@ def open_session(
     }
     return Open(
         tables.statement(
-            "SELECT data, version, write_id FROM {sessions} WHERE session_id = :session_id",
+            _READ_SESSION,
             session_id=session_id,
         ),
         tables.statement(_READ_AGENTS, **values),
@@ -219,7 +229,7 @@ def read_multi_agent(tables: Tables, key: AgentKey) -> Statement:
     """Read a multi-agent's row, with the writes that it remembers."""
     return tables.statement(
         """
-        SELECT version, write_id, writes, data FROM {multi_agents}
+        SELECT version, write_id, writes, expires_after, data FROM {multi_agents}
         WHERE session_id = :session_id AND multi_agent_id = :agent_id
         """,
         **key.context,
@@ -229,11 +239,11 @@ def read_multi_agent(tables: Tables, key: AgentKey) -> Statement:
 def list_sessions(tables: Tables, after: str, starts_with: str, limit: int) -> Statement:
     """Read sessions in the order of their ids, beyond one of them."""
     return tables.statement(
-        """
-        SELECT session_id, data FROM {sessions} WHERE session_id > :after
-            AND substr(session_id, 1, length(:starts_with)) = :starts_with
+        f"""
+        SELECT session_id, data FROM {{sessions}} AS s WHERE session_id > :after
+            AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {IS_KEPT}
         ORDER BY session_id LIMIT CAST(:limit AS INTEGER)
-        """,
+        """,  # noqa: S608 - nothing but constants
         after=after,
         starts_with=starts_with,
         limit=limit,
@@ -241,12 +251,16 @@ def list_sessions(tables: Tables, after: str, starts_with: str, limit: int) -> S
 
 
 _CREATED_BY = {
-    "sessions": "SELECT write_id FROM {sessions} WHERE session_id = :session_id",
+    "sessions": f"""
+        SELECT write_id, {HAS_EXPIRED} AS has_expired FROM {{sessions}} AS s
+        WHERE session_id = :session_id
+    """,  # noqa: S608 - nothing but constants
     "agents": """
-        SELECT write_id FROM {agents} WHERE session_id = :session_id AND agent_id = :agent_id
+        SELECT write_id, expires_after FROM {agents}
+        WHERE session_id = :session_id AND agent_id = :agent_id
     """,
     "multi_agents": """
-        SELECT write_id FROM {multi_agents}
+        SELECT write_id, expires_after FROM {multi_agents}
         WHERE session_id = :session_id AND multi_agent_id = :agent_id
     """,
 }

@@ -65,17 +65,25 @@ KEYS: dict[str, dict[str, str]] = {
     **OBJECT_KEYS,
 }
 _EXTRA: dict[str, dict[str, str]] = {
-    "sessions": {"expires_at": "INTEGER"},
+    # expires_after: seconds that it is kept after the last activity; expires_at: at the earliest
+    "sessions": {"expires_at": "INTEGER", "expires_after": "INTEGER"},
+    # stored_at: when a row was stored, by the database's clock, where the session expires
     # epoch: grows when old messages change; window_start: from which id on an agent works with its
     # messages; view: what it works with before those, or null in rows of earlier versions
     "agents": {
         "epoch": "INTEGER NOT NULL DEFAULT 0",
         "window_start": "INTEGER",
         "view": "TEXT",
+        "expires_after": "INTEGER",
+        "stored_at": "INTEGER",
     },
     # claim: who has continued the message's turn from here
-    "messages": {"turn": "TEXT NOT NULL DEFAULT ''", "claim": "TEXT NOT NULL DEFAULT ''"},
-    "multi_agents": {},
+    "messages": {
+        "turn": "TEXT NOT NULL DEFAULT ''",
+        "claim": "TEXT NOT NULL DEFAULT ''",
+        "stored_at": "INTEGER",
+    },
+    "multi_agents": {"expires_after": "INTEGER", "stored_at": "INTEGER"},
     # view: as an agent's, but closed at its end; turns: where the turns in it were, and the writes
     # of their first messages, to find them where they have moved; newest_id: the newest message
     # then; rewound: what the agent had gone back behind, as ranges of ids. The row of the id ''

@@ -10,6 +10,7 @@ from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables.expressions import CREATED_AT, NEWEST, OF_AGENT, PUSH_WRITE
 from strands_persql.tables.preconditions import Precondition
+from strands_persql.tables.retention import STORED_NOW
 from strands_persql.tables.tables import NO_WRITE, RowData, Tables, row_values
 
 _SET_MESSAGE = f"""
@@ -87,6 +88,7 @@ def update_message(
     *,
     version: int,
     origin: str,
+    expires: bool,
 ) -> list[Statement]:
     """Replace a message if its version is the expected one and the same write created it."""
     return [
@@ -104,26 +106,29 @@ def update_message(
             origin=origin,
             **row_values(row),
         ),
-        mark_history(tables, key),
+        mark_history(tables, key, expires=expires),
     ]
 
 
-def mark_edits(tables: Tables, key: AgentKey, origin: str) -> Statement:
+def mark_edits(tables: Tables, key: AgentKey, origin: str, *, expires: bool) -> Statement:
     """Grow the history's version, for messages of it were edited."""
     return tables.statement(
-        f"UPDATE {{agents}} SET epoch = epoch + 1 WHERE {OF_AGENT} AND write_id = :origin",  # noqa: S608
+        f"""
+        UPDATE {{agents}} SET epoch = epoch + 1{STORED_NOW if expires else ""}
+        WHERE {OF_AGENT} AND write_id = :origin
+        """,  # noqa: S608
         **key.context,
         origin=origin,
     )
 
 
-def mark_history(tables: Tables, key: AgentKey) -> Statement:
+def mark_history(tables: Tables, key: AgentKey, *, expires: bool = False) -> Statement:
     """Grow the history's version, right behind a statement that may have changed old messages."""
     return tables.statement(
-        """
-        UPDATE {agents} SET epoch = epoch + 1
+        f"""
+        UPDATE {{agents}} SET epoch = epoch + 1{STORED_NOW if expires else ""}
         WHERE session_id = CASE WHEN changes() > 0 THEN :session_id END AND agent_id = :agent_id
-        """,
+        """,  # noqa: S608
         **key.context,
     )
 
@@ -159,6 +164,7 @@ def update_agent(
     origin: str,
     version: int,
     edits: bool,
+    expires: bool,
     precondition: Precondition | None,
 ) -> Statement:
     """Replace an agent's row if its version is the expected one.
@@ -173,12 +179,14 @@ def update_agent(
         origin: The write that created the row.
         version: The version to replace.
         edits: Whether messages of the history are edited along with it.
+        expires: Whether its session expires.
         precondition: What else must hold.
     """
     more = "" if precondition is None else f" AND {precondition.sql}"
     values = {} if precondition is None else precondition.values
     set_view, view_values = _set_view(view)
     set_view += ", epoch = epoch + 1" if edits else ""
+    set_view += STORED_NOW if expires else ""
     return tables.statement(
         f"""
         UPDATE {{agents}} SET
@@ -224,7 +232,7 @@ def read_result(
     """
     return tables.statement(
         f"""
-        SELECT version, write_id, epoch, view, window_start, writes,
+        SELECT version, write_id, epoch, view, window_start, writes, expires_after,
             CASE WHEN version = :known_version OR instr(writes, :write_id) = 1
                 THEN NULL ELSE data END AS data
         FROM {{agents}} WHERE {OF_AGENT}
@@ -236,13 +244,20 @@ def read_result(
 
 
 def update_multi_agent(
-    tables: Tables, key: AgentKey, row: RowData, write_id: str, *, version: int, origin: str
+    tables: Tables,
+    key: AgentKey,
+    row: RowData,
+    write_id: str,
+    *,
+    version: int,
+    origin: str,
+    expires: bool,
 ) -> Statement:
     """Replace a multi-agent's row if its version is the expected one."""
     return tables.statement(
         f"""
         UPDATE {{multi_agents}} SET data = :data, version = version + 1, writes = {PUSH_WRITE},
-            updated_at = :updated_at
+            updated_at = :updated_at{STORED_NOW if expires else ""}
         WHERE session_id = :session_id AND multi_agent_id = :agent_id AND version = :version
             AND write_id = :origin
         """,  # noqa: S608
