@@ -1,10 +1,16 @@
 """Sessions of many agents, long windows and large batches stay whole."""
 
+import gc
 import json
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from strands.agent.conversation_manager import NullConversationManager
 
+from strands_persql import DatabaseError, PerSQLSessionRepository, RetryPolicy, SessionCache
+from strands_persql.testing import FaultyDatabase
 from tests.support.backends import Backend
 from tests.support.conversation import said, session, session_agent, session_message, stored
 
@@ -127,3 +133,44 @@ def test_a_state_of_many_keys_is_stored(backend: Backend) -> None:
     found = backend.repository().read_agent("s", "a")
     assert found is not None
     assert len(found.state) == 4_001
+
+
+REMEMBERED = 16 * 1024 * 1024
+# Its objects take three times as much memory as their JSON.
+LARGE_STATE = {"text": "x" * 500_000, "objects": [[] for _ in range(20_000)]}
+
+
+def memory_of(call: Callable[[], object]) -> int:
+    """Give the bytes that are in use after a call and weren't before."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        call()
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.guarantee(number=16)
+@pytest.mark.backends("memory")
+@pytest.mark.parametrize("is_lost", [False, True], ids=["applied", "in doubt"])
+def test_what_callers_last_saw_takes_what_it_may(backend: Backend, is_lost: bool) -> None:
+    """Of 40 agents of 0.6 MB that it has updated a repository remembers 16 MiB, as memory goes."""
+    faults: list[bool] = []
+    repository = PerSQLSessionRepository(
+        FaultyDatabase(backend.plain, lambda _: "lost_answer" if faults else None),
+        cache=SessionCache(0),
+        retry=RetryPolicy(budget=0),
+    )
+    repository.create_session(session())
+    for number in range(40):
+        repository.create_agent("s", session_agent(f"agent-{number}"))
+    faults += [True] if is_lost else []
+
+    def update_all() -> None:
+        for number in range(40):
+            with suppress(DatabaseError):
+                repository.update_agent("s", session_agent(f"agent-{number}", **LARGE_STATE))
+
+    assert memory_of(update_all) <= 1.1 * REMEMBERED

@@ -43,7 +43,6 @@ class MergeBase:
             of the conversation manager, say, this stays the writer's own.
         expires: Whether its session expires.
         last_change: The writer's latest change set that the row remembers.
-        size: About what it takes in memory, in bytes.
     """
 
     version: int
@@ -56,7 +55,6 @@ class MergeBase:
     own: dict[str, Any]
     expires: bool = False
     last_change: str = NO_WRITE
-    size: int = 1
 
     def found(self, row: "FoundAgent") -> "MergeBase":
         """Return the base after another writer's row was read; what is the writer's own stays."""

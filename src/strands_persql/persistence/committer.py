@@ -439,7 +439,6 @@ class Committer:
                 version=base.version + 1,
                 content=request.merged,
                 last_change=change.id,
-                size=len(request.row.data),
             )
             own = _with_state(own, request.merged)
         if found.content is not None:

@@ -309,7 +309,6 @@ class SessionStore:
             content=content,
             own=content,
             expires=agent.expires,
-            size=len(agent.data),
         )
 
     def commit(

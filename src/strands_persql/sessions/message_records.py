@@ -61,7 +61,7 @@ class MessageRecords:
         cached = None if entry is None else entry.agents.get(key.agent_id)
         if cached is not None:
             return cached.origin
-        return self._seen.last(key).base.origin
+        return self._seen.last(key).origin
 
     def read(self, session_id: str, agent_id: str, message_id: int) -> SessionMessage | None:
         """Return a message, or None if it isn't there."""
