@@ -502,3 +502,19 @@ def answers(interrupts: Sequence[Any] | None, response: Any) -> list[Any]:
         {"interruptResponse": {"interruptId": one.id, "response": response}}
         for one in interrupts or ()
     ]
+
+
+def in_a_small_window(agent: Agent, tokens: int) -> None:
+    """Let the agent's model have a context window of so many tokens."""
+    agent.model.update_config(context_window_limit=tokens)
+
+
+def long_talk(scene: Scene, agent: Agent, turns: int = 8) -> None:
+    """Let an agent have turns with long results in a small window, and check it after each."""
+    for number in range(turns):
+        reply = ToolCall("step", {"note": f"{number} " + "word " * 2_000})
+        replies: list[Reply] = [reply, f"a{number}"]
+        agent.model = scene.model(*replies)
+        in_a_small_window(agent, 4_000)
+        agent(f"q{number} " + "question " * 20)
+        scene.check(agent)

@@ -1,7 +1,5 @@
 """A restored agent is the agent that stopped, whatever its conversation manager has done."""
 
-import asyncio
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +19,9 @@ from tests.contract.agents import (
     both,
     calls,
     contents,
+    in_a_small_window,
     is_for_summary,
+    long_talk,
     needs,
     pin,
     sliding,
@@ -247,11 +247,6 @@ def test_a_pin_that_is_taken_off(backend: Backend, commit: str) -> None:
 # -- proactive compression and context managers ----------------------------------------------------
 
 
-def in_a_small_window(agent: Agent, tokens: int) -> None:
-    """Let the agent's model have a context window of so many tokens."""
-    agent.model.update_config(context_window_limit=tokens)
-
-
 @both
 @pytest.mark.parametrize("make", [sliding, summarizing])
 def test_proactive_compression(backend: Backend, commit: str, make: Callable[..., Options]) -> None:
@@ -265,31 +260,6 @@ def test_proactive_compression(backend: Backend, commit: str, make: Callable[...
         scene.check(agent)
     assert len(agent.messages) < len(scene.said)
     scene.check_rows()
-
-
-REFERENCES = re.compile(r"\[refs?: ([^\]]+)\]")
-
-
-def references(agent: Agent) -> list[str]:
-    """Give the stash's references that stand in an agent's messages."""
-    found = REFERENCES.findall(str(contents(agent.messages)))
-    return [one for each in found for one in each.split(", ")]
-
-
-def stashed(agent: Any, names: list[str]) -> list[Any]:
-    """Look references up in an agent's stash."""
-    return [asyncio.run(agent.context_manager.stash.retrieve(one)) for one in names]
-
-
-def long_talk(scene: Scene, agent: Agent, turns: int = 8) -> None:
-    """Let an agent have turns with long results in a small window, and check it after each."""
-    for number in range(turns):
-        reply = ToolCall("step", {"note": f"{number} " + "word " * 2_000})
-        replies: list[Reply] = [reply, f"a{number}"]
-        agent.model = scene.model(*replies)
-        in_a_small_window(agent, 4_000)
-        agent(f"q{number} " + "question " * 20)
-        scene.check(agent)
 
 
 CONTEXT_MANAGERS: dict[str, Callable[[], Any]] = {
@@ -350,53 +320,6 @@ def test_a_model_that_manages_its_own_context(backend: Backend, commit: str) -> 
     assert "q1" in said(agent.messages)
     assert len(agent.messages) < len(scene.said)
     scene.check_rows()
-
-
-@both
-def test_a_stash_in_a_storage_of_its_own(backend: Backend, commit: str) -> None:
-    """References in restored messages lead to what was offloaded, in the storage that has it."""
-    needs("context managers")
-    from strands.storage import InMemoryStorage  # noqa: PLC0415 - older versions have none
-
-    storage = InMemoryStorage()
-    strategies = ["large_tool_offloading"]
-    scene = Scene(
-        backend,
-        commit,
-        lambda: {
-            "context_manager": {"strategies": strategies, "stash": {"storage": storage}},
-            "tools": [step],
-        },
-    )
-    agent = scene.open()
-    long_talk(scene, agent, 2)
-    names = references(agent)
-    assert names
-    fresh = scene.open()
-    assert references(fresh) == names
-    assert stashed(fresh, names) == stashed(agent, names)
-    assert None not in stashed(fresh, names)
-
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="a stash without a storage is in the memory of its process: see guarantees.md",
-)
-@both
-def test_the_stash_that_nobody_chose(backend: Backend, commit: str) -> None:
-    """What was offloaded into a stash in memory can be retrieved by a new process too."""
-    needs("context managers")
-    scene = Scene(
-        backend,
-        commit,
-        lambda: {"context_manager": {"strategies": ["large_tool_offloading"]}, "tools": [step]},
-    )
-    agent = scene.open()
-    long_talk(scene, agent, 2)
-    names = references(agent)
-    assert names
-    fresh = scene.open()
-    assert stashed(fresh, names) == stashed(agent, names)
 
 
 # -- new processes ---------------------------------------------------------------------------------

@@ -21,10 +21,10 @@ from strands_persql.sessions import upstream
 from strands_persql.sessions.content import AgentContent
 from strands_persql.sessions.history import Entry, HistoryEntry, edited
 from strands_persql.sessions.known_history import KnownHistory
+from strands_persql.sessions.message_codec import MessageCodec
 from strands_persql.sessions.pending import PendingChanges
 from strands_persql.sessions.turns import Turns
 from strands_persql.sessions.working_view import WorkingView
-from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.tables import MAX_ID
 
 
@@ -119,7 +119,7 @@ class Drafter:
 
     Args:
         key: The agent.
-        codec: What encodes rows.
+        messages: What encodes messages.
         content: What encodes the agent's content.
         history: What is known of its history.
         pending: What is to be stored.
@@ -130,7 +130,7 @@ class Drafter:
     def __init__(
         self,
         key: AgentKey,
-        codec: RowCodec,
+        messages: MessageCodec,
         content: AgentContent,
         history: KnownHistory,
         pending: PendingChanges,
@@ -139,7 +139,7 @@ class Drafter:
     ) -> None:
         """Initialize."""
         self._key = key
-        self._codec = codec
+        self._messages = messages
         self._content = content
         self._history = history
         self._pending = pending
@@ -254,7 +254,7 @@ class Drafter:
             message_write=entry.write_id,
             version=None if entry in self._pending.redacted else entry.version,
             write_id=plan.id,
-            row=self._codec.message(self._key, record),
+            row=self._messages.encode(record),
         )
         return SentUpdate(entry, copy, update)
 

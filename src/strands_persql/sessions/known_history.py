@@ -4,9 +4,6 @@ from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 
-from strands.types.session import SessionMessage
-
-from strands_persql.errors import CorruptRowError
 from strands_persql.persistence.cached import StoredMessage
 from strands_persql.persistence.view import View, build_view, items_of
 from strands_persql.runtime.containers import copy_containers
@@ -18,6 +15,7 @@ from strands_persql.sessions.history import (
     ViewEntry,
     replace_content,
 )
+from strands_persql.sessions.message_codec import MessageCodec
 from strands_persql.sessions.tool_calls import is_open
 from strands_persql.sessions.upstream import mark_message
 from strands_persql.tables.codec import UNREADABLE_EXTRA, RowCodec, warn_of
@@ -31,19 +29,21 @@ class KnownHistory:
 
     Args:
         key: The agent.
-        codec: What decodes rows.
+        codec: What makes errors of rows.
+        messages: What decodes its messages.
 
     Attributes:
         complete_to: Up to this id all messages that the agent works with are known.
         dropped: Messages that left the agent's memory, to be recognized when they come back.
     """
 
-    def __init__(self, key: AgentKey, codec: RowCodec) -> None:
+    def __init__(self, key: AgentKey, codec: RowCodec, messages: MessageCodec) -> None:
         """Know nothing."""
         self.complete_to = -1
         self.dropped: OrderedDict[str, HistoryEntry] = OrderedDict()
         self._key = key
         self._codec = codec
+        self._messages = messages
         self._entries: dict[str, HistoryEntry] = {}
         self._ids: list[int] = []
         self._loaded: list[tuple[int, int]] = []
@@ -107,23 +107,12 @@ class KnownHistory:
 
     def _decoded(self, rows: Sequence[StoredMessage]) -> list[HistoryEntry]:
         """Return rows as entries; one that can't be read costs that one alone."""
-        try:
-            records: Sequence[SessionMessage | None] = self._codec.read_messages(self._key, rows)
-        except CorruptRowError:
-            records = [self._readable(row) for row in rows]
         entries = []
-        for record, row in zip(records, rows, strict=True):
+        for record, row in zip(self._messages.decode(rows), rows, strict=True):
             if record is not None:
                 mark_message(record.to_message(), f"{'/'.join(self._key)}/{_key_of(row)}")
             entries.append(HistoryEntry.stored(record, row))
         return entries
-
-    def _readable(self, row: StoredMessage) -> SessionMessage | None:
-        try:
-            return self._codec.read_message(self._key, row)
-        except CorruptRowError as error:
-            warn_of(error, "the message is left out")
-            return None
 
     def _update(self, entry: HistoryEntry, row: StoredMessage) -> None:
         """Give an entry its row's content, unless an edit of ours is about to replace that.

@@ -6,16 +6,14 @@ from strands.types.content import Message
 
 from strands_persql.persistence.changes import MAX_BYTES, MAX_MESSAGES
 from strands_persql.runtime.containers import copy_containers
-from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions.history import HistoryEntry
-from strands_persql.tables.codec import RowCodec
+from strands_persql.sessions.message_codec import MessageCodec
 
 
 class PendingChanges:
     """The messages and redactions that the next change sets store, in order.
 
     Args:
-        key: The agent.
         codec: What encodes messages.
         latest: The message that was said last, or None.
 
@@ -27,14 +25,13 @@ class PendingChanges:
         rewound: The ids between which the agent has gone back, or None.
     """
 
-    def __init__(self, key: AgentKey, codec: RowCodec, latest: HistoryEntry | None) -> None:
+    def __init__(self, codec: MessageCodec, latest: HistoryEntry | None) -> None:
         """Begin with nothing pending."""
         self.messages: list[HistoryEntry] = []
         self.redacted: list[HistoryEntry] = []
         self.edited: list[HistoryEntry] = []
         self.latest = latest
         self.rewound: tuple[int, int] | None = None
-        self._key = key
         self._codec = codec
 
     def has_message(self, message: Message) -> bool:
@@ -55,7 +52,7 @@ class PendingChanges:
         """
         assert entry.record is not None
         copy = copy_containers(entry.message)  # first: what changes in between is noticed then
-        entry.data, entry.copy = self._codec.message(self._key, entry.record).data, copy
+        entry.data, entry.copy = self._codec.encode(entry.record).data, copy
 
     @property
     def is_full(self) -> bool:

@@ -29,6 +29,7 @@ from strands_persql.sessions.content import AgentContent, bring_in, waiting_turn
 from strands_persql.sessions.drafting import Draft, Drafter, Plan
 from strands_persql.sessions.history import HistoryEntry
 from strands_persql.sessions.known_history import KnownHistory
+from strands_persql.sessions.message_codec import MessageCodec
 from strands_persql.sessions.pending import PendingChanges
 from strands_persql.sessions.rewinding import Known, Rewinder, count_kept
 from strands_persql.sessions.tool_calls import is_open, is_placeholder
@@ -78,14 +79,15 @@ class UnitOfWork:
         store, key = self._store, self._key
         self._base: MergeBase = store.base_of(key, found, fields)
         self._content = AgentContent(key, store.codec)
-        self._history = KnownHistory(key, store.codec)
+        self._messages = MessageCodec(key, store.codec)
+        self._history = KnownHistory(key, store.codec, self._messages)
         self._history.load(found.view, found.messages, found.last_id)
-        self._pending = PendingChanges(key, store.codec, self._history.last())
+        self._pending = PendingChanges(self._messages, self._history.last())
         self._turns = Turns(self._history, self._pending)
         self._view = WorkingView(key, found.view, self._history, self._pending, self._turns)
         self._drafter = Drafter(
             key,
-            store.codec,
+            self._messages,
             self._content,
             self._history,
             self._pending,
@@ -112,6 +114,7 @@ class UnitOfWork:
                 say it themselves.
         """
         with self.lock:
+            self._messages.attach(agent)
             if upstream.is_stateful(agent):
                 return
             self._view.restore(agent, self._base, prepended)
@@ -120,6 +123,7 @@ class UnitOfWork:
     def adopt(self, agent: Any) -> None:
         """Take an agent's messages for those that it was created with."""
         with self.lock:
+            self._messages.attach(agent)
             self._view.adopt(agent)
 
     # -- turns ---------------------------------------------------------------------------------

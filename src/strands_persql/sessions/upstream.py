@@ -1,14 +1,16 @@
 """Every touch of what Strands keeps to itself, and what differs between its versions."""
 
+import contextlib
 import functools
 import inspect
 import uuid
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
 import strands.hooks.events as strands_events
+import strands.types.exceptions as strands_exceptions
 from strands.agent.state import AgentState
 from strands.hooks.events import AfterInvocationEvent
 from strands.hooks.registry import HookRegistry
@@ -19,6 +21,8 @@ from strands.types.content import ContentBlock, Message, Messages
 from strands.types.session import SessionAgent
 
 from strands_persql.errors import ConflictError
+
+_T = TypeVar("_T")
 
 
 def agent_record(agent: Any) -> SessionAgent:
@@ -88,6 +92,45 @@ def missing_results(tool_use_ids: list[str]) -> list[ContentBlock]:
 def with_valid_tool_use(messages: Messages) -> Messages:
     """Return messages as Strands repairs them: each call of a tool followed by its result."""
     return RepositorySessionManager._fix_broken_tool_use(None, messages)  # type: ignore[arg-type] # noqa: SLF001
+
+
+# -- the stash of a context manager -----------------------------------------------------------
+
+_StorageError: type[Exception] = getattr(strands_exceptions, "StorageError", ValueError)
+
+
+def stash_in_memory(agent: Any) -> Any:
+    """Return the stash of an agent's context manager, or None where it outlives the process."""
+    manager: Any = getattr(agent, "context_manager", None)
+    stash = getattr(manager, "stash", None)
+    return None if stash is None or manager.stash_is_durable else stash
+
+
+def read_stash(stash: Any, references: Iterable[str]) -> dict[str, Any]:
+    """Return what references into a stash in memory lead to, of those that lead anywhere."""
+    found = {}
+    for one in references:
+        with contextlib.suppress(_StorageError):  # a name that a storage doesn't take
+            found[one] = _at_once(stash.retrieve(one))
+    return {one: value for one, value in found.items() if value is not None}
+
+
+def fill_stash(stash: Any, entries: Mapping[str, Any]) -> None:
+    """Put what was taken out of messages into a stash in memory, where that isn't there yet."""
+    known = read_stash(stash, entries)
+    for one in entries.keys() - known.keys():
+        with contextlib.suppress(_StorageError):
+            _at_once(stash.load_snapshot({one: entries[one]}))
+
+
+def _at_once(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Return what a coroutine returns that awaits nothing, as those of a storage in memory."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return cast("_T", ended.value)
+    coroutine.close()
+    raise RuntimeError("a stash in memory has to be waited for")
 
 
 # -- interrupts ----------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from strands_persql.snapshots.storage import PerSQLStorage
 from strands_persql.snapshots.values import Encoded
 from strands_persql.tables import creating, exchanging, reading
 from strands_persql.tables.encoding import decoded_text
+from strands_persql.tables.stash import own_references
 from strands_persql.tables.tables import RowData, Tables
 
 _LATEST = "/snapshots/snapshot_latest.json"
@@ -247,8 +248,8 @@ class _Log:
             _internal_state=internal,
         )
         rows = [
-            codec.message(key, SessionMessage.from_message(message, index))
-            for index, message in enumerate(data.get("messages") or [])
+            codec.message(key, SessionMessage.from_message(one, index), _stashed(one, data))
+            for index, one in enumerate(data.get("messages") or [])
         ]
         turns = list(_portions(_turns(data.get("messages") or [], rows)))
         row = codec.agent(key.session_id, record)
@@ -312,6 +313,11 @@ class _Log:
         if record.conversation_manager_state:
             data["conversation_manager_state"] = record.conversation_manager_state
         data |= {name: internal[name] for name in _INTERNAL if name in internal}
+        entries: dict[str, Any] = {}
+        for row in found.messages:
+            entries.update(codec.read_stashed(row.data))
+        if entries:
+            data["stash"] = {"location": "inline", "entries": entries}
         return upstream.snapshot("agent", data, created_at=record.updated_at)
 
     def _messages(self, key: AgentKey, found: CachedAgent, record: SessionAgent) -> Iterator[Any]:
@@ -325,6 +331,15 @@ class _Log:
                 yield decoded_text(item)
             else:
                 yield self._store.codec.read_message(key, rows[item]).to_message()
+
+
+def _stashed(message: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a snapshot has of content that was taken out of a message."""
+    stash = data.get("stash")
+    entries = stash.get("entries") if isinstance(stash, dict) else None
+    if not isinstance(entries, dict):
+        return {}
+    return {one: entries[one] for one in own_references(message) if one in entries}
 
 
 def _turns(

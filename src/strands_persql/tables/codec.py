@@ -11,7 +11,7 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 
 from strands_persql.errors import CorruptRowError, TooLargeError
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables import encoding
+from strands_persql.tables import encoding, stash
 from strands_persql.tables.encoding import (
     MissingContentError,
     corrupt,
@@ -135,9 +135,20 @@ class RowCodec:
         text = content[:-1] + ("," if len(content) > 2 else "") + ends[1:]  # noqa: PLR2004 - {}
         return self._checked(RowData(text, *times), "agent's state", key.context)
 
-    def message(self, key: AgentKey, message: SessionMessage) -> RowData:
-        """Encode a message."""
-        text = to_json(fields_of(message), "message", **key.context)
+    def message(
+        self, key: AgentKey, message: SessionMessage, stashed: Mapping[str, Any] | None = None
+    ) -> RowData:
+        """Encode a message.
+
+        Args:
+            key: The agent.
+            message: The message.
+            stashed: What a context manager has taken out of it, by its references.
+        """
+        fields = fields_of(message)
+        if stashed:
+            fields[stash.FIELD] = stashed
+        text = to_json(fields, "message", **key.context)
         row = RowData(text, message.created_at, message.updated_at)
         return self._checked(row, "message", key.context)
 
@@ -253,6 +264,16 @@ class RowCodec:
             context = dict(zip(("session_id", "agent_id"), place[1], strict=False))
             raise corrupt(*place, "it is not a message with a role and a list of blocks", context)
         return message
+
+    def read_stashed(self, data: str) -> dict[str, Any]:
+        """Return what a context manager has taken out of a message, or nothing."""
+        if f'"{stash.FIELD}":' not in data:
+            return {}
+        with contextlib.suppress(ValueError, RecursionError):
+            fields = encoding.decoded_text(data)
+            stashed = fields.get(stash.FIELD) if isinstance(fields, dict) else None
+            return stashed if isinstance(stashed, dict) else {}
+        return {}
 
     def read_multi_agent(self, key: AgentKey, data: str) -> dict[str, Any]:
         """Decode a graph's or swarm's state."""
