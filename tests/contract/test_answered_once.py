@@ -1,5 +1,6 @@
 """A turn that stopped is gone on with once, whoever tries, and however many at once."""
 
+import asyncio
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +32,9 @@ from tests.contract.stopped import (
     ways,
 )
 from tests.support import backends
-from tests.support.backends import Backend
+from tests.support.backends import NEVER, Backend
 from tests.support.conversation import said
+from tests.support.faults import Switch
 
 pytestmark = pytest.mark.backends("memory", "http")
 
@@ -71,7 +73,8 @@ def test_a_double_click(backend: Backend, commit: str, conflict: str) -> None:
     prompt = interrupted(stopped)
     one, two = (scene.open("Done.", conflict=conflict) for _ in range(2))
     one(prompt)
-    refused(lambda: two(prompt))
+    for late in (two, one, scene.open()):
+        refused(lambda late=late: late(prompt))  # type: ignore[misc]
     assert paid == ["Ada"]
     assert scene.transcript() == ["Pay 5.", "call pay", PAID, "Done."]
     scene.check(one)
@@ -79,6 +82,74 @@ def test_a_double_click(backend: Backend, commit: str, conflict: str) -> None:
     after("Thanks.")
     scene.check(after)
     assert len(scene.rows()) == 6
+
+
+AFTERWARDS: dict[str, Callable[[Agent, Any], object]] = {
+    "nothing": lambda _agent, _prompt: None,
+    "saves": lambda agent, _: asyncio.run(manager_of(agent).save(agent)),
+    "is synced": lambda agent, _: manager_of(agent).sync_agent(agent),
+    "closes": lambda agent, _: manager_of(agent).close(),
+    "answers again": lambda agent, prompt: refused(lambda: agent(prompt)),
+    "changes its state": lambda agent, _: agent.state.set("seen", value=True),
+}
+
+
+@pytest.mark.guarantee(number=18)
+@both
+@pytest.mark.parametrize("second", ["another process", "the one that stopped"])
+@pytest.mark.parametrize("how", AFTERWARDS)
+@pytest.mark.parametrize("kind", [*INTERRUPTS, "the model fails"])
+def test_who_was_refused_takes_nothing_back(
+    backend: Backend, commit: str, second: str, how: str, kind: str
+) -> None:
+    """The turn stays answered whatever its agent does next, and that goes on as a fresh one."""
+    case = stop(backend, commit, kind)
+    first = case.open()
+    late = case.stopped if second == "the one that stopped" else case.open()
+    case.go_on(first)
+    refused(lambda: late(case.prompt))
+    if how != "answers again" or kind in INTERRUPTS:
+        AFTERWARDS[how](late, case.prompt)
+    first.model = case.scene.model()
+    first("Thanks.")
+    case.scene.check(first)
+    late.model = case.scene.model()
+    late("Hello?")
+    case.scene.check(late)
+    first("And you?")
+    case.scene.check(first)
+
+
+@both
+@pytest.mark.parametrize("how", ["nothing", "saves", "is synced", "closes", "answers again"])
+@pytest.mark.parametrize("lost", ["the claim", "its answer", "what became of it"])
+def test_who_was_refused_behind_a_fault_takes_nothing_back(
+    backend: Backend, commit: str, how: str, lost: str
+) -> None:
+    """The same, where the claim itself was lost before another's, or what follows a refusal."""
+    case = stop(backend, commit, "a tool interrupts")
+    switch = Switch(backend.database)
+    manager = case.scene.manager(repository=backend.repository(switch, retry=NEVER))
+    late, first = case.open(manager=manager), case.open()
+    if lost == "the claim":
+        switch.next = ["lost_request"]
+        assert outcome(lambda: late(case.prompt)) == "UnavailableError"
+    case.go_on(first)
+    if lost == "its answer":
+        switch.next = ["lost_answer"]
+        assert outcome(lambda: late(case.prompt)) == "OutcomeUnknownError"
+    elif lost == "what became of it":
+        switch.next = [None, "lost_request"]
+        refused(lambda: late(case.prompt))
+    AFTERWARDS[how](late, case.prompt)
+    first.model = case.scene.model()
+    first("Thanks.")
+    case.scene.check(first)
+    if lost != "what became of it":
+        refused(lambda: late(case.prompt))
+    late.model = case.scene.model()
+    late("Hello?")
+    case.scene.check(late)
 
 
 @both

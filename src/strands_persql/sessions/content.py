@@ -1,9 +1,10 @@
 """An agent's content: its state, its conversation manager's, and the interrupts that wait."""
 
+from dataclasses import replace
 from typing import Any
 
 from strands_persql.persistence.changes import MergeBase
-from strands_persql.persistence.merge import merge, same
+from strands_persql.persistence.merge import merge, same, settled_interrupts
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions.upstream import agent_record, is_interrupted, no_interrupts
 from strands_persql.tables.codec import RowCodec, content_of, fields_of
@@ -82,7 +83,19 @@ def waiting_turns(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return dict(waiting) if isinstance(waiting, dict) else {}
 
 
-def _interrupts_of(base: MergeBase) -> dict[str, Any]:
+def with_interrupts_of_row(base: MergeBase, *, but: str) -> MergeBase:
+    """Return a merge base whose writer waits for what the row has, but for a turn's answers."""
+    internal, found = base.own.get(_INTERNAL) or {}, base.content.get(_INTERNAL) or {}
+    waiting = {turn: state for turn, state in waiting_turns(base.content).items() if turn != but}
+    state = found.get("interrupt_state")
+    if waiting_turns(base.content):
+        state = [no_interrupts(), *waiting.values()][-1]
+    own = {**base.own, _INTERNAL: {**internal, "interrupt_state": state, "waiting": waiting}}
+    return replace(base, own=settled_interrupts(own))
+
+
+def interrupts_of(base: MergeBase) -> dict[str, Any]:
+    """Return the interrupts that a writer waits for itself, as Strands restores them."""
     own = (base.own.get(_INTERNAL) or {}).get("interrupt_state")
     return no_interrupts() if own is None else dict(own)
 
@@ -90,7 +103,7 @@ def _interrupts_of(base: MergeBase) -> dict[str, Any]:
 def _waits_as(base: MergeBase, internal: dict[str, Any]) -> bool:
     """Whether an agent that has had no turn waits for what it was opened with."""
     text = to_json(internal.get("interrupt_state"), "agent's interrupts")
-    return same(decoded_text(text), _interrupts_of(base))
+    return same(decoded_text(text), interrupts_of(base))
 
 
 def _with_waiting(
@@ -100,7 +113,7 @@ def _with_waiting(
         return internal
     internal, waiting = dict(internal), waiting_turns(base.own)
     if is_running:
-        internal["interrupt_state"] = _interrupts_of(base)
+        internal["interrupt_state"] = interrupts_of(base)
     elif stopped:
         waiting[turn_id] = internal["interrupt_state"]
     else:

@@ -162,22 +162,25 @@ class Turns:
         return Turn(turn_id, entries) if entries else None
 
     def wait_for_answers(self, agent: Any, waiting: Mapping[str, dict[str, Any]]) -> None:
-        """Have an agent that waits for answers know whose turn they go on with.
+        """Have an agent that waits for answers know whose turn they go on with, or that none is.
 
         Args:
             agent: The agent.
             waiting: The interrupts that wait in the session, by their turns.
         """
-        if not upstream.is_interrupted(agent):
-            return
-        turn_id = self._interrupted(agent, waiting)
+        turn_id = self._interrupted(agent, waiting) if upstream.is_interrupted(agent) else ""
         others = {turn: state for turn, state in waiting.items() if turn != turn_id}
         upstream.wait_for_answers(agent, turn_id, others)
 
     def _interrupted(self, agent: Any, waiting: Mapping[str, dict[str, Any]]) -> str:
-        if self.last is not None:
-            return self.last.turn_id
         state = upstream.interrupts(agent)
         ids = set() if state is None else set(state.interrupts)
-        found = (turn for turn, one in waiting.items() if set(one.get("interrupts", ())) == ids)
-        return next(found, None) or self._history.stopped_turn()
+        found = [turn for turn, one in waiting.items() if set(one.get("interrupts", ())) == ids]
+        if self.last is not None and (self.last.turn_id in found or not found):
+            return self.last.turn_id
+        return found[0] if found else self._history.stopped_turn()
+
+    def refuse(self, turn_id: str) -> None:
+        """Note that a turn that the agent was to go on with has been continued elsewhere."""
+        self.is_invoked, self.current = False, None
+        self.last = Turn(turn_id, self._history.of_turn(turn_id))

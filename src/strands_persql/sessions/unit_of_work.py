@@ -25,7 +25,13 @@ from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.sessions import upstream
-from strands_persql.sessions.content import AgentContent, bring_in, waiting_turns
+from strands_persql.sessions.content import (
+    AgentContent,
+    bring_in,
+    interrupts_of,
+    waiting_turns,
+    with_interrupts_of_row,
+)
 from strands_persql.sessions.drafting import Draft, Drafter, Plan
 from strands_persql.sessions.history import HistoryEntry
 from strands_persql.sessions.known_history import KnownHistory
@@ -147,30 +153,34 @@ class UnitOfWork:
             PerSQLError: If that could not be stored.
         """
         with self.lock:
-            self._settle_in_doubt(agent)
-            turn_id = self._turns.stopped_id(agent)
-            if not self._turns.is_known_whole(turn_id):
-                self._read_turn(agent, turn_id)
-            turn = self._turns.with_id(turn_id)
-            last = None if turn is None else turn.last
-            state = upstream.interrupts(agent)
-            if isinstance(state, upstream.WaitingInterrupts):
-                self._turns.answered_id = state.turn_id
-            if turn is None or last is None or not last.write_id or last.message_id is None:
-                if upstream.is_interrupted(agent):  # nothing was said before it stopped
-                    self._store_planned(agent, Plan(new_id(), answers=True))
-                return
-            self._learn_end(turn)
-            last = turn.last or last
-            self._turns.current = turn
-            claim = Claim(last.message_id or 0, last.write_id, last.claim)
-            is_waiting = turn.turn_id in waiting_turns(self._base.content)
-            state_changes = is_waiting or upstream.is_interrupted(agent)
             try:
-                self._store_planned(agent, Plan(new_id(), state=state_changes, claim=claim))
+                self._settle_in_doubt(agent, continues=True)
+                self._claim_turn(agent)
             except BaseException:
                 self._turns.is_invoked, self._turns.current = False, None
+                upstream.take_back_answers(agent)
                 raise
+
+    def _claim_turn(self, agent: Any) -> None:
+        turn_id = self._turns.stopped_id(agent)
+        if not self._turns.is_known_whole(turn_id):
+            self._read_turn(agent, turn_id)
+        turn = self._turns.with_id(turn_id)
+        last = None if turn is None else turn.last
+        state = upstream.interrupts(agent)
+        if isinstance(state, upstream.WaitingInterrupts):
+            self._turns.answered_id = state.turn_id
+        if turn is None or last is None or not last.write_id or last.message_id is None:
+            if upstream.is_interrupted(agent):  # nothing was said before it stopped
+                self._store_planned(agent, Plan(new_id(), answers=True))
+            return
+        self._learn_end(turn)
+        last = turn.last or last
+        self._turns.current = turn
+        claim = Claim(last.message_id or 0, last.write_id, last.claim)
+        is_waiting = turn.turn_id in waiting_turns(self._base.content)
+        state_changes = is_waiting or upstream.is_interrupted(agent)
+        self._store_planned(agent, Plan(new_id(), state=state_changes, claim=claim))
 
     def _learn_end(self, turn: Turn) -> None:
         """Read where a turn ends that the agent may have gone back into.
@@ -464,12 +474,21 @@ class UnitOfWork:
             raise
         return self._draft(agent, plan)
 
-    def _settle_in_doubt(self, agent: Any) -> None:
-        """Send the change set again whose answer was lost, word for word."""
+    def _settle_in_doubt(self, agent: Any, *, continues: bool = False) -> None:
+        """Send the change set again whose answer was lost, word for word.
+
+        Args:
+            agent: The agent.
+            continues: Whether the caller is to continue a turn, and not if that was refused.
+        """
         if self._in_doubt is None:
             return
         request, plan, draft = self._in_doubt
-        self._send(agent, plan, draft, in_doubt=request)
+        try:
+            self._send(agent, plan, draft, in_doubt=request)
+        except ConflictError:
+            if continues or plan.claim is None or self._fence is not None:
+                raise
 
     def _send(self, agent: Any, plan: Plan, draft: Draft, in_doubt: Request | None = None) -> None:
         current = draft
@@ -492,8 +511,8 @@ class UnitOfWork:
             self._has_failed = True
             if isinstance(error, (ConflictError, NotFoundError)):
                 self._in_doubt = None
-            if isinstance(error, ConflictError) and not self._store.is_merging:
-                self._fence = error
+            if isinstance(error, ConflictError):
+                self._note_refused(agent, plan, current, error)
             raise
         self._in_doubt = None
         self._take_result(agent, current, result)
@@ -511,6 +530,27 @@ class UnitOfWork:
         )
         result = self._store.read_others(change, self._base)
         self._take_result(agent, Draft(change), result)
+
+    def _note_refused(self, agent: Any, plan: Plan, draft: Draft, error: ConflictError) -> None:
+        """Write nothing more where conflicts are raised; learn who continued a turn before us.
+
+        What waits in the session is then known as it would be by an agent that opens it now.
+        """
+        if not self._store.is_merging:
+            self._fence = error
+        elif plan.claim is not None:
+            self._turns.refuse(draft.change.turn)
+            self._base = replace(self._base, history_version=UNREAD)
+            self._is_behind = self._asks_foreign = True
+            unknown = ""
+            try:
+                self._read_missed(agent)
+            except PerSQLError:  # it is read with the next message
+                unknown = draft.change.turn
+            self._turns.refuse(draft.change.turn)
+            self._base = with_interrupts_of_row(self._base, but=unknown)
+            upstream.set_interrupts(agent, interrupts_of(self._base))
+            self._turns.wait_for_answers(agent, waiting_turns(self._base.own))
 
     def _check_fence(self) -> None:
         if self._fence is not None:

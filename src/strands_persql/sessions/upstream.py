@@ -21,6 +21,7 @@ from strands.types.content import ContentBlock, Message, Messages
 from strands.types.session import SessionAgent
 
 from strands_persql.errors import ConflictError
+from strands_persql.runtime.containers import copy_containers
 
 _T = TypeVar("_T")
 
@@ -142,10 +143,12 @@ class WaitingInterrupts(_InterruptState):
     Attributes:
         turn_id: The turn that stopped.
         others: The interrupts of other turns of the session that wait too, by their turns.
+        unanswered: What they were before the latest answers, or None where there were none.
     """
 
     turn_id: str
     others: dict[str, dict[str, Any]]
+    unanswered: dict[str, Any] | None
 
     @classmethod
     def of_turn(
@@ -154,7 +157,7 @@ class WaitingInterrupts(_InterruptState):
         """Return the state with its turn and those that wait beside it."""
         waiting = cls()
         waiting.__dict__.update(state.__dict__)
-        waiting.turn_id, waiting.others = turn_id, dict(others)
+        waiting.turn_id, waiting.others, waiting.unanswered = turn_id, dict(others), None
         return waiting
 
     def resume(self, prompt: Any) -> None:
@@ -163,12 +166,20 @@ class WaitingInterrupts(_InterruptState):
         Raises:
             ConflictError: If an answered interrupt isn't waiting here.
         """
-        if self.activated and isinstance(prompt, list):
-            self._choose_turn(_answered(prompt))
+        answered = _answered(prompt) if isinstance(prompt, list) else set()
+        if answered:
+            self._choose_turn(answered)
+            self.unanswered = copy_containers(self.to_dict())
         super().resume(prompt)
 
+    def take_back(self) -> None:
+        """Wait again for the latest answers, for nothing came of them."""
+        if self.unanswered is not None:
+            self.__dict__.update(_InterruptState.from_dict(self.unanswered).__dict__)
+            self.unanswered = None
+
     def _choose_turn(self, answered: set[str]) -> None:
-        if answered <= self.interrupts.keys():
+        if self.activated and answered <= self.interrupts.keys():
             return
         for turn_id, state in self.others.items():
             if answered <= state["interrupts"].keys():
@@ -179,7 +190,8 @@ class WaitingInterrupts(_InterruptState):
                 self.__dict__.update(chosen.__dict__)
                 self.turn_id, self.others = turn_id, others
                 return
-        unknown = ", ".join(sorted(map(repr, answered - self.interrupts.keys())))
+        waiting = self.interrupts.keys() if self.activated else ()
+        unknown = ", ".join(sorted(map(repr, answered.difference(waiting))))
         raise ConflictError(
             f"the interrupts {unknown} are not waiting here: they were answered elsewhere, or are"
             " of several turns, which are answered one after the other. Open the session again to"
@@ -203,10 +215,23 @@ def is_interrupted(agent: Any) -> bool:
 
 
 def wait_for_answers(agent: Any, turn_id: str, others: Mapping[str, dict[str, Any]]) -> None:
-    """Have an agent that has stopped wait for answers to its turn's interrupts, or to others'."""
+    """Have an agent wait for answers to its turn's interrupts, or to others', or for none."""
     state = interrupts(agent)
     if state is not None:
         agent._interrupt_state = WaitingInterrupts.of_turn(turn_id, state, others)  # noqa: SLF001
+
+
+def set_interrupts(agent: Any, state: dict[str, Any]) -> None:
+    """Have an agent wait for what a row says."""
+    if interrupts(agent) is not None:
+        agent._interrupt_state = _InterruptState.from_dict(state)  # noqa: SLF001
+
+
+def take_back_answers(agent: Any) -> None:
+    """Have an agent wait again for answers that were given and that nothing came of."""
+    state = interrupts(agent)
+    if isinstance(state, WaitingInterrupts):
+        state.take_back()
 
 
 def forget_interrupts(agent: Any) -> None:
