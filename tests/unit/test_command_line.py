@@ -23,7 +23,7 @@ from strands_persql.testing import Redact, ToolCall
 from tests.contract import test_upgrade
 from tests.contract.lived_in import new_agent, pinned, plain, summarized, trimmed
 from tests.support.backends import Backend
-from tests.support.conversation import Team, session_message, stored, user
+from tests.support.conversation import Team, session, session_message, stored, user
 from tests.unit.cli import Terminal, on_a_file, on_the_engine
 
 Place = tuple[Terminal, Backend]
@@ -776,3 +776,22 @@ def test_a_database_in_memory_is_no_place_for_commands() -> None:
     with LocalDatabase() as database:
         assert database.path == ":memory:"
     assert Terminal(["-l", ":memory:"]).run("list").code == output.FAILED
+
+
+def test_an_owner_narrows_every_command(shell: Place) -> None:
+    """With --owner only that owner's sessions are there; migrate gives it one that had none."""
+    terminal, backend = shell
+    stored(backend, "nobody's", session_id="plain")
+    repository = backend.repository()
+    for owner in ("ada", "bob"):
+        repository.for_owner(owner).create_session(session("main"))
+    listed = terminal.run("list", "--json", "--owner", "ada").json["sessions"]
+    assert [(one["session_id"], one["owner"]) for one in listed] == [("main", "ada")]
+    everyone = [one["session_id"] for one in terminal.run("list", "--json").json["sessions"]]
+    assert everyone == ["@ada~main", "@bob~main", "plain"]
+    assert terminal.run("show", "plain", "--owner", "ada").code == 3
+    assert terminal.run("migrate", "--session", "plain", "--owner", "ada").code == 0
+    assert "nobody's" in terminal.run("show", "plain", "--owner", "ada").out
+    assert terminal.run("migrate", "--from-owner", "ada", "--owner", "ada").code == 2
+    assert terminal.run("delete", "main", "--owner", "ada", "--yes").code == 0
+    assert repository.for_owner("bob").read_session("main") is not None

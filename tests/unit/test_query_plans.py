@@ -1,7 +1,9 @@
 """How the statements of the administration are run: none reads more than it must."""
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from strands_persql.tables import (
     repairing,
     retention,
 )
-from strands_persql.tables.tables import Tables
+from strands_persql.tables.tables import SESSION_IDS, Tables
 
 TABLES = Tables()
 KEY = AgentKey("s", "a")
@@ -129,7 +131,7 @@ BOUNDED = {
     "stage_messages": archiving.stage_messages(TABLES, "s", "w", lines="[]"),
     "take_staged": archiving.take_staged(TABLES, "s", "w"),
     "drop_staged": archiving.drop_staged(TABLES, "import/w/s", 9),
-    "list_staged": archiving.list_staged(TABLES, "", 9),
+    "list_staged": archiving.list_staged(TABLES, "s", "", 9),
     "find_sessions": archiving.find_sessions(TABLES, IDS),
     "list_all_ids": checking.list_all_ids(TABLES, after="", limit=9),
     "read_session_row": checking.read_session_row(TABLES, "s"),
@@ -246,14 +248,15 @@ def test_a_statement_reads_by_its_key(database: LocalDatabase, name: str) -> Non
 
 
 def test_the_order_of_activity_reads_sessions_and_agents(database: LocalDatabase) -> None:
-    """The one list that has no index reads each session and agent, and no history."""
+    """The one list that has no index reads each session of its range, and no history."""
     statement = catalogue.list_active_sessions(
         TABLES, before=("2026", "s"), starts_with="", limit=9
     )
 
     steps = plan(database, statement)
 
-    assert scans(steps) == ["SCAN s"], steps
+    assert "SEARCH s USING PRIMARY KEY (session_id>? AND session_id<?)" in steps, steps
+    assert scans(steps) == []
     assert all("strands_messages" not in step and "SCAN n" not in step for step in steps)
 
 
@@ -267,7 +270,15 @@ def test_a_scan_would_be_noticed(database: LocalDatabase) -> None:
 def test_every_statement_of_the_administration_is_judged() -> None:
     """Each function of these modules that returns a statement is among those above."""
     judged = {name.partition(",")[0] for name in BOUNDED} | {"list_active_sessions"}
-    helpers = {"page_size", "staged_id", "has_list", "list_of", "parts_of", "expires_at"}
+    helpers = {
+        "page_size",
+        "staged_id",
+        "session_of_staged",
+        "has_list",
+        "list_of",
+        "parts_of",
+        "expires_at",
+    }
     modules = (
         archiving,
         catalogue,
@@ -310,3 +321,12 @@ def test_pages_grow_and_shrink_with_their_rows(database: LocalDatabase) -> None:
     assert count(49, 40, 12_000) == 5
     assert count(49, 4, 10) == 1
     assert count(98, 40, 100_000) == 1
+
+
+@pytest.mark.guarantee(number=23)
+def test_every_session_id_among_values_is_known_as_one() -> None:
+    """What a session's id is compared with gets its owner's scope, so it is named as such."""
+    source = "".join(path.read_text() for path in Path(catalogue.__file__).parent.glob("*.py"))
+    compared = re.findall(r"session_id\b[^:\n()]{0,12}?(?:=|<|>|IS|IN) ?\(?:([a-z_]+)", source)
+    assert {"session_id", "new_id", "staged", "after_session_id", "starts_with"} <= {*compared}
+    assert {*compared} - SESSION_IDS == set()

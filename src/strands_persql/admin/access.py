@@ -25,6 +25,7 @@ class Access:
         database: The database.
         table_prefix: What the tables' names begin with.
         retry: How long failed requests are tried again, or None for the default policy.
+        owner: Whose sessions, or None for all.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class Access:
         database: Database,
         table_prefix: str = "strands_",
         retry: RetryPolicy | None = None,
+        owner: str | None = None,
     ) -> None:
         """Initialize without asking the database for anything."""
         self.database = database
-        self.tables = Tables(table_prefix)
+        self.tables = Tables(table_prefix, owner)
         self._counters = Counters()
         self.gateway = Gateway(database, self.tables, policy_of(retry), self._counters)
         self.codec = RowCodec(self.tables, self.gateway.max_row_bytes)
@@ -50,7 +52,8 @@ class Access:
         """The tables as they were when an operation began."""
         if self._found is None:
             batch = Batch(*migrations.describe(self.tables))
-            self._found = FoundTables(self.tables.prefix, self.gateway.run(batch).results)
+            described = self.gateway.run(batch).results
+            self._found = FoundTables(self.tables.prefix, described, self.tables.owner)
         return self._found
 
     def begin(self) -> None:

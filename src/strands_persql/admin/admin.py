@@ -46,6 +46,8 @@ class SessionAdmin:
             persql SDK.
         table_prefix: What the tables' names begin with.
         retry: How long failed requests are tried again, or None for the default policy.
+        owner: Whose sessions to look after, under the ids that the owner knows them by: nobody
+            else's can be seen or changed. None for all, each under its id in the database.
 
     Examples:
         >>> from strands_persql import LocalDatabase
@@ -60,14 +62,16 @@ class SessionAdmin:
         *,
         table_prefix: str = "strands_",
         retry: RetryPolicy | None = None,
+        owner: str | None = None,
     ) -> None:
         """Initialize without asking the database for anything."""
-        self._tables = Access(database, table_prefix, retry)
+        self._tables = Access(database, table_prefix, retry, owner)
 
     def __repr__(self) -> str:
-        """Name the database and the tables."""
-        tables = self._tables
-        return f"SessionAdmin({tables.database!r}, table_prefix={tables.tables.prefix!r})"
+        """Name the database, the tables and the owner."""
+        access, tables = self._tables, self._tables.tables
+        of_owner = "" if tables.owner is None else f", owner={tables.owner!r}"
+        return f"SessionAdmin({access.database!r}, table_prefix={tables.prefix!r}{of_owner})"
 
     @property
     def _access(self) -> Access:

@@ -10,6 +10,7 @@ from strands_persql.errors import CorruptRowError
 from strands_persql.gateway.batch import Batch, Row
 from strands_persql.persistence.view import View
 from strands_persql.runtime.ids import AgentKey, check_id
+from strands_persql.runtime.owners import owner_of
 from strands_persql.tables import catalogue, reading
 from strands_persql.tables.cells import number_in, text_in
 
@@ -105,6 +106,7 @@ class SessionSummary:
         multi_agents: How many graphs and swarms it has.
         expires_in: In how many seconds it expires, by the database's clock, if nothing happens in
             it, or None for never; 0 or less where it has expired and wasn't swept yet.
+        owner: Whose it is, or None where it has no owner.
         contents: What its messages hold, where that was asked for.
     """
 
@@ -114,6 +116,7 @@ class SessionSummary:
     agents: int
     multi_agents: int
     expires_in: int | None = None
+    owner: str | None = None
     contents: Contents | None = None
 
 
@@ -197,7 +200,7 @@ def list_sessions(
         statement = catalogue.list_active_sessions(
             access.found, before=_place(after), starts_with=starts_with, limit=limit + 1
         )
-    found = [_session(row) for row in access.rows(statement)]
+    found = [_session(row, access.tables.owner) for row in access.rows(statement)]
     items = found[:limit]
     if counts:
         contents = count_contents(access, [one.session_id for one in items])
@@ -221,7 +224,7 @@ def _next(last: SessionSummary, order: Order) -> str:
     return last.session_id if order == "id" else f"{last.active_at} {last.session_id}"
 
 
-def _session(row: Row) -> SessionSummary:
+def _session(row: Row, owner: str | None) -> SessionSummary:
     active_at = text_in(row["active_at"]) or text_in(row["updated_at"])
     return SessionSummary(
         row["session_id"],
@@ -230,6 +233,7 @@ def _session(row: Row) -> SessionSummary:
         number_in(row["agents"]),
         number_in(row["multi_agents"]),
         None if row["expires_in"] is None else number_in(row["expires_in"]),
+        owner=owner_of(row["session_id"]) if owner is None else owner,
     )
 
 

@@ -63,8 +63,9 @@ def check(
         answer = access.run(batch)
         for each, handles in zip(ids, asked, strict=True):
             rows = [answer[handle] for handle in handles]
-            if each.startswith(archiving.STAGED):
-                yield _unfinished_import(each)
+            imported = archiving.session_of_staged(each)
+            if imported is not None:
+                yield _unfinished_import(each, imported)
             elif any(rows):
                 yield from _SessionCheck(access, each, counted).run(*rows)
             counted.session(each)
@@ -77,7 +78,7 @@ def _portions(access: Access, session_id: str | None) -> Iterator[list[str]]:
     after = ""
     while True:
         statement = checking.list_all_ids(access.found, after=after, limit=_TOGETHER)
-        ids = [row["id"] for row in access.rows(statement)]
+        ids = [row["session_id"] for row in access.rows(statement)]
         if ids:
             yield ids
         if len(ids) < _TOGETHER:
@@ -115,8 +116,7 @@ class _Counted:
             self._tell(CheckProgress(session_id, self._sessions, self._messages))
 
 
-def _unfinished_import(staged: str) -> Finding:
-    session_id = staged.removeprefix(archiving.STAGED).partition("/")[2]
+def _unfinished_import(staged: str, session_id: str) -> Finding:
     return Finding(
         "unfinished_import",
         staged,

@@ -77,9 +77,9 @@ def _staged_of(access: Access, session_id: str) -> list[str]:
     found: list[str] = []
     after = ""
     while True:
-        statement = archiving.list_staged(access.tables, after, _STAGED_IDS)
-        page = [row["id"] for row in access.rows(statement)]
-        found += [one for one in page if one.split("/", 2)[2] == session_id]
+        statement = archiving.list_staged(access.tables, session_id, after, _STAGED_IDS)
+        page = [row["session_id"] for row in access.rows(statement)]
+        found += [one for one in page if archiving.session_of_staged(one) == session_id]
         if len(page) < _STAGED_IDS:
             return found
         after = page[-1]

@@ -22,6 +22,12 @@ _DATABASE = typer.Option(
     show_default=False,
 )
 _PREFIX = typer.Option("--prefix", metavar="NAME", help="What the tables' names begin with.")
+_OWNER = typer.Option(
+    "--owner",
+    metavar="NAME",
+    help="Only this owner's sessions, under the ids that the owner knows.",
+    show_default=False,
+)
 _JSON = typer.Option("--json", help="Print one JSON document.", show_default=False)
 _YES = typer.Option("--yes", "-y", help="Ask nothing before it is done.", show_default=False)
 
@@ -29,8 +35,10 @@ _COMMON: dict[str, tuple[Any, Any]] = {
     "local": (Annotated[Path | None, _LOCAL], None),
     "database": (Annotated[str | None, _DATABASE], None),
     "prefix": (Annotated[str, _PREFIX], "strands_"),
+    "owner": (Annotated[str | None, _OWNER], None),
     "json": (Annotated[bool, _JSON], False),
 }
+_PLACE = ("local", "database", "prefix", "owner")
 _ASKING: dict[str, tuple[Any, Any]] = {"yes": (Annotated[bool, _YES], False), **_COMMON}
 
 OneOrAll = Annotated[str | None, typer.Argument(help="One session, or all.", show_default=False)]
@@ -61,7 +69,7 @@ def command(app: typer.Typer, name: str, *, asks: bool = False) -> Callable[[Com
 
         @functools.wraps(function)
         def run(**values: Any) -> None:
-            where = Place(*(values.pop(one) for one in ("local", "database", "prefix")))
+            where = Place(*(values.pop(one) for one in _PLACE))
             output = Output(json=values.pop("json"), yes=values.pop("yes", False))
             _guarded(output, lambda: function(where.chosen(), output, **values))
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from strands_persql.admin import SessionAdmin
@@ -28,11 +28,13 @@ class Place:
         local: An SQLite file, or None.
         database: A hosted database's name, or None.
         prefix: What the tables' names begin with.
+        owner: Whose sessions, or None for all.
     """
 
     local: Path | None
     database: str | None
     prefix: str
+    owner: str | None = None
 
     def chosen(self) -> "Place":
         """Return the place, with the environment's database where none was given.
@@ -50,7 +52,7 @@ class Place:
                 f"say where the sessions are: --local FILE, --database NS/DB, or {DATABASE} in the"
                 " environment"
             )
-        return Place(None, named, self.prefix)
+        return replace(self, database=named)
 
     @contextlib.contextmanager
     def open(self, *, creates: bool = False) -> Iterator[SessionAdmin]:
@@ -80,7 +82,7 @@ class Place:
                 address = os.environ.get(API_URL) or _DEFAULT_API_URL
                 client = stack.enter_context(RestClient(token, base_url=address))
                 database = client.database(self.database or "")
-            yield SessionAdmin(database, table_prefix=self.prefix)
+            yield SessionAdmin(database, table_prefix=self.prefix, owner=self.owner)
 
     def __str__(self) -> str:
         """Return what the command line called it."""

@@ -150,11 +150,15 @@ def migrate(
     from_prefix: Annotated[
         str, typer.Option("--from-prefix", metavar="NAME", help="From tables of this prefix.")
     ] = "strands_",
+    from_owner: Annotated[
+        str | None,
+        typer.Option("--from-owner", metavar="NAME", help="From this owner's sessions."),
+    ] = None,
     sessions: _Sessions = None,
     starts_with: _StartsWith = "",
     existing: _Taken = Taken.REFUSE,
 ) -> None:
-    """Copy sessions from another database, or from tables of another prefix.
+    """Copy sessions from another database, from tables of another prefix, or to an owner.
 
     Tables of strands-persql 0.1 are read as they are, and stay as they are. It can be run again
     after an interrupt.
@@ -163,12 +167,16 @@ def migrate(
     [bold]strands-persql migrate --from-local agents.db --database acme/state[/bold]
 
     [bold]strands-persql migrate --from-prefix strands_ --prefix strands1_ --local agents.db[/bold]
+
+    [bold]strands-persql migrate --session user-42 --owner ada --local agents.db[/bold]
     """
-    source = Place(from_local, from_database, from_prefix)
+    source = Place(from_local, from_database, from_prefix, from_owner)
     if from_local is None and from_database is None:
-        source = Place(where.local, where.database, from_prefix)
+        source = Place(where.local, where.database, from_prefix, from_owner)
     if source.chosen() == where:
-        raise WrongUsageError("that copies the tables onto themselves: give another --prefix")
+        raise WrongUsageError(
+            "that copies the tables onto themselves: give another --prefix or --owner"
+        )
     if existing is Taken.REPLACE:
         output.confirm(f"Replace sessions in {where} that aren't the same?")
     with (

@@ -1,5 +1,6 @@
 """What is stored apart from its rows: sent ahead of them where it is much, and put back in."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from strands_persql.databases.protocol import Statement
@@ -43,6 +44,15 @@ class Contents:
         # Sessions and digests. What turns out to be missing is sent again, so this is a mere hint.
         self._stored: dict[tuple[str, str], None] = {}
 
+    def of_owner(self, tables: Tables) -> "Contents":
+        """Return the same for tables narrowed to an owner."""
+        other = copy.copy(self)
+        other._tables = tables  # noqa: SLF001 - the same class
+        return other
+
+    def _key(self, session_id: str, digest: str) -> tuple[str, str]:
+        return self._tables.scope + session_id, digest
+
     # -- writing -------------------------------------------------------------------------------
 
     def send(self, batch: Batch, session_id: str, send: Send) -> Answer:
@@ -58,7 +68,7 @@ class Contents:
         """
         for attempt in range(_ATTEMPTS):
             leaves = batch.leaves.values()
-            new = [one for one in leaves if (session_id, one.digest) not in self._stored]
+            new = [one for one in leaves if self._key(session_id, one.digest) not in self._stored]
             try:
                 answer = self._send(batch, session_id, new, send)
             except PerSQLError as error:
@@ -96,11 +106,11 @@ class Contents:
     def _remember(self, session_id: str, digests: Mapping[str, object]) -> None:
         if len(self._stored) > _REMEMBERED:
             self._stored.clear()
-        self._stored.update({(session_id, digest): None for digest in digests})
+        self._stored.update({self._key(session_id, digest): None for digest in digests})
 
     def _forget(self, session_id: str, batch: Batch) -> None:
         for digest in batch.leaves:
-            self._stored.pop((session_id, digest), None)
+            self._stored.pop(self._key(session_id, digest), None)
 
     # -- reading -------------------------------------------------------------------------------
 

@@ -171,6 +171,13 @@ class Gateway:
                 return self.setup()  # another process upgraded at the same moment
             raise self._schema_error(error, context, changes) from error
 
+    def of_owner(self, tables: Tables) -> "Gateway":
+        """Return a gateway to the same database, for tables narrowed to an owner."""
+        other = copy.copy(self)
+        other._tables = tables  # noqa: SLF001 - the same class
+        other._contents = self._contents.of_owner(tables)  # noqa: SLF001 - the same class
+        return other
+
     def as_read_only(self) -> "Gateway":
         """Return a gateway to the same database that sends nothing that writes."""
         other = copy.copy(self)
@@ -254,7 +261,7 @@ class Gateway:
         usage = usage_of(results)
         self.count(**usage)
         trip.used(usage)
-        return [rows_of(result) for result in results]
+        return [self._tables.owned(rows_of(result)) for result in results]
 
     def empty_log(self) -> None:
         """Have a file's log forget what was deleted or redacted; others aren't waited for long.

@@ -1,5 +1,6 @@
 """A bounded LRU of what databases hold, by session; never of what they don't hold."""
 
+import copy
 import itertools
 import threading
 import time
@@ -13,12 +14,13 @@ from strands_persql.gateway import telemetry
 from strands_persql.gateway.stats import Counters
 from strands_persql.persistence.cached import CachedSession
 from strands_persql.runtime.forks import renew_after_fork
+from strands_persql.runtime.owners import split_scope
 
 DEFAULT_MAX_BYTES = 64 * 1024 * 1024
 """Room for a few hundred sessions of some hundred messages each, and small beside a Python
 process that runs agents."""
 
-_Key = tuple[int, str]  # the partition's number and the session
+_Key = tuple[int, str]  # the partition's number and the session, as the database has its id
 
 
 class SessionCache:
@@ -69,9 +71,9 @@ class SessionCache:
         return int(self._evicted.read().evictions)
 
     def forget(self, session_id: str) -> None:
-        """Drop a session, of whichever database it is."""
+        """Drop a session, of whichever database and owner it is."""
         for partition in list(self._partitions.values()):
-            partition.forget(session_id)
+            partition.forget_of_all(session_id)
 
     def clear(self) -> None:
         """Drop everything."""
@@ -137,24 +139,39 @@ class CachePartition:
         self._number = number
         self._database = database
         self._entries = entries
-        self.after_fork()
+        self._scope = ""
+        self._whole: CachePartition | None = None
+        # Reads under way, by session: a write marks them, so that what they bring is not kept.
+        self._reads: dict[_Key, set[ReadTicket]] = {}
         renew_after_fork(self)
 
     def after_fork(self) -> None:
         """Forget the reads of the parent's threads."""
-        # Reads under way, by session: a write marks them, so that what they bring is not kept.
-        self._reads: dict[str, set[ReadTicket]] = {}
+        self._reads.clear()
+
+    def of_owner(self, scope: str) -> "CachePartition":
+        """Return what is this part to an owner: the sessions whose ids begin with a scope.
+
+        They are where whoever may see all sessions has them too.
+        """
+        other = copy.copy(self)
+        other._scope = scope  # noqa: SLF001 - the same class
+        other._whole = self  # noqa: SLF001 - held, for what is in it goes when nobody holds it
+        return other
+
+    def _key(self, session_id: str) -> _Key:
+        return self._number, self._scope + session_id
 
     def get(self, session_id: str) -> CachedSession | None:
         """Return a session as it was last seen, or None."""
         with self._entries.lock:
-            return self._entries.get((self._number, session_id))
+            return self._entries.get(self._key(session_id))
 
     def begin_read(self, session_id: str) -> "ReadTicket":
         """Announce that the database is about to be asked for a session."""
-        ticket = ReadTicket(session_id, self.clock())
+        ticket = ReadTicket(self._key(session_id), self.clock())
         with self._entries.lock:
-            self._reads.setdefault(session_id, set()).add(ticket)
+            self._reads.setdefault(ticket.key, set()).add(ticket)
         return ticket
 
     def end_read(
@@ -167,7 +184,7 @@ class CachePartition:
             found: The session, or None if the read failed or there is none.
             wrote: Whether the request has written too, so that other reads are outdated by it.
         """
-        key = (self._number, ticket.session_id)
+        key = ticket.key
         with self._entries.lock:
             self._end(ticket)
             kept = self._entries.get(key)
@@ -177,7 +194,7 @@ class CachePartition:
                     del self._entries[key]
                 return
             if wrote:
-                self._outdate_reads(ticket.session_id)
+                self._outdate_reads(key)
             if found is None:
                 self._entries.pop(key, None)
             elif kept is None or kept.checked_at <= found.checked_at:
@@ -193,9 +210,9 @@ class CachePartition:
             change: Returns the session as it is now, or None where that isn't sure; called with
                 the lock held, if the session is cached.
         """
-        key = (self._number, session_id)
+        key = self._key(session_id)
         with self._entries.lock:
-            self._outdate_reads(session_id)
+            self._outdate_reads(key)
             entry = self._entries.get(key)
             changed = None if entry is None else change(entry)
             if changed is None:
@@ -207,11 +224,20 @@ class CachePartition:
         """Drop a session of which something is unsure."""
         self.written(session_id, lambda _: None)
 
+    def forget_of_all(self, session_id: str) -> None:
+        """Drop a session of which something is unsure, whoever's it is."""
+        with self._entries.lock:
+            keys = {*self._entries, *self._reads}
+        known = [stored for number, stored in keys if number == self._number]
+        for stored in known:
+            if session_id in (stored, split_scope(stored)[1]):
+                self.forget(stored)
+
     def clear(self) -> None:
         """Drop all sessions of this database and prefix."""
         with self._entries.lock:
-            for session_id in self._reads:
-                self._outdate_reads(session_id)
+            for key in self._reads:
+                self._outdate_reads(key)
             for key in [key for key in self._entries if key[0] == self._number]:
                 del self._entries[key]
 
@@ -222,14 +248,14 @@ class CachePartition:
 
     def _end(self, ticket: "ReadTicket") -> None:
         # The lock is held.
-        reads = self._reads.get(ticket.session_id, set())
+        reads = self._reads.get(ticket.key, set())
         reads.discard(ticket)
         if not reads:
-            self._reads.pop(ticket.session_id, None)
+            self._reads.pop(ticket.key, None)
 
-    def _outdate_reads(self, session_id: str) -> None:
+    def _outdate_reads(self, key: _Key) -> None:
         # The lock is held.
-        for ticket in self._reads.get(session_id, ()):
+        for ticket in self._reads.get(key, ()):
             ticket.is_outdated = True
 
     def _keep(self, key: _Key, entry: CachedSession) -> None:
@@ -245,14 +271,14 @@ class ReadTicket:
     """A read under way.
 
     Attributes:
-        session_id: The session that is being read.
+        key: The session that is being read.
         began_at: When, in seconds of the clock.
         is_outdated: Whether a write has come between.
     """
 
-    def __init__(self, session_id: str, began_at: float) -> None:
+    def __init__(self, key: _Key, began_at: float) -> None:
         """Begin."""
-        self.session_id = session_id
+        self.key = key
         self.began_at = began_at
         self.is_outdated = False
 

@@ -76,7 +76,7 @@ class SessionStore:
 
     def lock(self, key: AgentKey) -> AgentLock:
         """Return the lock of all who write an agent in this process."""
-        return self._locks.of(key)
+        return self._locks.of(AgentKey(self.tables.scope + key.session_id, key.agent_id))
 
     @property
     def is_merging(self) -> bool:
@@ -87,6 +87,15 @@ class SessionStore:
         """Return a store of the same sessions and cache that reads alone."""
         other = copy.copy(self)
         other._use(self.gateway.as_read_only())  # noqa: SLF001 - the same class
+        return other
+
+    def of_owner(self, owner: str) -> "SessionStore":
+        """Return a store of an owner's sessions, in the same cache."""
+        other = copy.copy(self)
+        other.tables = Tables(self.tables.prefix, owner)
+        other.cache = self.cache.of_owner(other.tables.scope)
+        other.codec = RowCodec(other.tables, self.gateway.max_row_bytes)
+        other._use(self.gateway.of_owner(other.tables))  # noqa: SLF001 - the same class
         return other
 
     def keeping(self, expires_after: int | None) -> "SessionStore":

@@ -64,6 +64,8 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         expires_after: For how long, in seconds or as a ``timedelta``, the session is kept after the
             last activity in it; it then opens as new. None leaves that as it is, or to the
             repository.
+        owner: Whose session this is, such as a user: one of that id that is another owner's can
+            neither be seen nor changed. With ``repository``, that is narrowed to the owner.
         read_only: Whether agents are restored and nothing is stored: what they do stays in their
             memory. True with a repository that is read only.
         strict: Whether a row that can't be read is an error when it is opened; else a warning
@@ -96,6 +98,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
         expires_after: float | timedelta | None = None,
+        owner: str | None = None,
         read_only: bool = False,
         strict: bool = False,
     ) -> None:
@@ -121,6 +124,8 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
                 retry=retry,
                 read_only=read_only,
             )
+        if owner is not None:
+            repository = repository.for_owner(owner)
         if read_only and not repository.read_only:
             repository = repository.as_read_only()
         self.read_only = repository.read_only
@@ -160,6 +165,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         on_conflict: OnConflict = "merge",
         retry: RetryPolicy | None = None,
         expires_after: float | timedelta | None = None,
+        owner: str | None = None,
         read_only: bool = False,
         strict: bool = False,
     ) -> _Self:
@@ -178,6 +184,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             on_conflict: What happens when another writer came first.
             retry: How long failed requests are tried again.
             expires_after: For how long the session is kept after the last activity in it.
+            owner: Whose session this is.
             read_only: Whether nothing is stored.
             strict: Whether a row that can't be read is an error.
         """
@@ -193,6 +200,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
                 on_conflict=on_conflict,
                 retry=retry,
                 expires_after=expires_after,
+                owner=owner,
                 read_only=read_only,
                 strict=strict,
             )
@@ -215,6 +223,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
         repository: PerSQLSessionRepository | None = None,
         retry: RetryPolicy | None = None,
         expires_after: float | timedelta | None = None,
+        owner: str | None = None,
         read_only: bool = False,
         strict: bool = False,
     ) -> _Self:
@@ -230,6 +239,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             repository: A repository to share, in place of a database.
             retry: How long failed requests are tried again.
             expires_after: For how long the session is kept after the last activity in it.
+            owner: Whose session this is.
             read_only: Whether nothing is stored.
             strict: Whether a row that can't be read is an error.
         """
@@ -244,6 +254,7 @@ class PerSQLSessionManager(GoesBack, RepositorySessionManager):
             repository=repository,
             retry=retry,
             expires_after=expires_after,
+            owner=owner,
             read_only=read_only,
             strict=strict,
         )

@@ -20,6 +20,7 @@ from strands_persql.persistence.checkpoints import Checkpoint, Checkpoints
 from strands_persql.persistence.options import check_options, check_type, seconds_of
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import check_id
+from strands_persql.runtime.owners import scope_of
 from strands_persql.sessions.agent_records import AgentRecords
 from strands_persql.sessions.message_records import MessageRecords
 from strands_persql.sessions.multi_agent_records import MultiAgentRecords
@@ -64,12 +65,16 @@ class PerSQLSessionRepository(SessionRepository):
             last activity in them; they are then as if they weren't there. It is said of sessions
             that are created through this repository, and of those that managers open through
             it. None leaves it as it is: for ever, where nothing was said.
+        owner: Whose sessions these are, such as a user: nobody else's can be seen or changed
+            through this repository, whatever the ids. None for all sessions, each under its id
+            in the database. See `for_owner`.
         clock: The time in seconds that ``max_staleness`` is measured by.
 
     Attributes:
         database: The database. Whoever opened it closes it.
         cache: The cache.
         read_only: Whether nothing is written.
+        owner: Whose sessions these are, or None for all.
 
     Raises:
         ValueError: If an argument is out of its range.
@@ -86,6 +91,7 @@ class PerSQLSessionRepository(SessionRepository):
         retry: RetryPolicy | None = None,
         read_only: bool = False,
         expires_after: float | timedelta | None = None,
+        owner: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
@@ -108,7 +114,8 @@ class PerSQLSessionRepository(SessionRepository):
             clock,
             seconds_of(expires_after),
         )
-        self._use(store)
+        self.owner = owner
+        self._use(store if owner is None else store.of_owner(owner))
 
     def _use(self, store: SessionStore) -> None:
         self._store, seen = store, Seen(store)
@@ -125,9 +132,35 @@ class PerSQLSessionRepository(SessionRepository):
         other._use(self._store.as_read_only())  # noqa: SLF001 - the same class
         return other
 
+    def for_owner(self, owner: str) -> "PerSQLSessionRepository":
+        """Return a repository of one owner's sessions, with the same cache and connections.
+
+        Its session ids are the owner's own: two owners may each have a session ``"main"``, and
+        neither learns of the other's. It costs nothing to make, so make one for each request.
+
+        Args:
+            owner: The owner, such as a user's id as your authentication has it.
+
+        Raises:
+            ValueError: If this repository is another owner's, or the owner is empty.
+        """
+        scope_of(owner)
+        if self.owner == owner:
+            return self
+        if self.owner is not None:
+            raise ValueError(f"owner={owner!r} | this repository is another owner's")
+        other = copy.copy(self)
+        other.owner = owner
+        other._use(self._store.of_owner(owner))  # noqa: SLF001 - the same class
+        return other
+
     def __repr__(self) -> str:
-        """Name the database and the tables."""
-        return f"PerSQLSessionRepository({self.database!r}, table_prefix={self._tables.prefix!r})"
+        """Name the database, the tables and the owner."""
+        of_owner = "" if self.owner is None else f", owner={self.owner!r}"
+        return (
+            f"PerSQLSessionRepository({self.database!r},"
+            f" table_prefix={self._tables.prefix!r}{of_owner})"
+        )
 
     def setup(self) -> None:
         """Create the tables, or bring those of earlier versions up to date.

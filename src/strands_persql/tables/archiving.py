@@ -3,17 +3,15 @@
 A line is made, and taken apart, by the database: whatever a row's JSON is goes through as it is.
 """
 
-import json
 from collections.abc import Sequence
 
 from strands_persql.databases.protocol import Statement
+from strands_persql.runtime.owners import split_scope
 from strands_persql.tables.retention import IS_KEPT, expires_at
 from strands_persql.tables.tables import Tables
 
-STAGED = "import/"
-"""What the ids begin with under which messages of unfinished imports are kept; no session's may."""
-
-_LAST_STAGED = "import0"  # the first text behind all that begin so
+_STAGED = "import/"  # behind the owner's scope, if there is one; no session's id may begin so
+_END_OF_STAGED = "import0"  # the first text behind all that do
 
 
 def _kept(kind: str, *names: str) -> str:
@@ -31,9 +29,10 @@ _CONTENT = """
 """
 _VIEW = "CASE WHEN json_valid(r.view) THEN json(r.view) ELSE CAST(r.view AS TEXT) END"
 # With the time that it has come to: when it was last stored isn't in its other lines.
-_SESSION_LINE = f"""json_object('type', 'session', 'session_id', s.session_id,
-    {_VERSION}, {_TIMES}, 'expires_at', {expires_at("s")},
-    {_kept("INTEGER", "expires_after")}, {_CONTENT})""".replace("r.", "s.")
+_SESSION_LINE = f"""json_object('type', 'session',
+    'session_id', substr(s.session_id, 1 + length(:owner_scope)), {_VERSION}, {_TIMES},
+    'expires_at', {expires_at("s")}, {_kept("INTEGER", "expires_after")},
+    {_CONTENT})""".replace("r.", "s.")
 _AGENT_LINE = f"""json_object('type', 'agent', 'agent_id', r.agent_id, {_VERSION},
     {_TIMES}, {_kept("INTEGER", "epoch", "window_start")}, 'view', {_VIEW}, {_CONTENT})"""
 _MULTI_AGENT_LINE = f"""json_object('type', 'multi_agent', 'multi_agent_id', r.multi_agent_id,
@@ -48,12 +47,12 @@ def list_session_ids(tables: Tables, *, after: str, starts_with: str, limit: int
     return tables.statement(
         f"""
         SELECT session_id FROM {{sessions}} AS s
-        WHERE session_id > :after AND session_id >= :starts_with
+        WHERE session_id > :after_session_id AND session_id >= :starts_with
             AND session_id < :starts_with || CAST(x'ff' AS TEXT)
             AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {IS_KEPT}
         ORDER BY session_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608
-        after=after,
+        after_session_id=after,
         starts_with=starts_with,
         limit=limit,
     )
@@ -262,7 +261,14 @@ def store_lines(
 
 def staged_id(session_id: str, write_id: str) -> str:
     """Return the id under which messages of an import are kept until it is complete."""
-    return f"{STAGED}{write_id}/{session_id}"
+    scope, rest = split_scope(session_id)
+    return f"{scope}{_STAGED}{write_id}/{rest}"
+
+
+def session_of_staged(staged: str) -> str | None:
+    """Return whose messages are kept under an id until their import is complete, or None."""
+    scope, rest = split_scope(staged)
+    return f"{scope}{rest.split('/', 2)[2]}" if rest.startswith(_STAGED) else None
 
 
 def stage_messages(
@@ -309,29 +315,34 @@ def drop_staged(tables: Tables, staged: str, limit: int) -> Statement:
     )
 
 
-_NEXT_STAGED = f"""(
+_NEXT_STAGED = """(
     SELECT min(id) FROM (
-        SELECT min(session_id) AS id FROM {{{{messages}}}}
-        WHERE session_id > {{after}} AND session_id < '{_LAST_STAGED}'
-        UNION ALL SELECT min(session_id) FROM {{{{contents}}}}
-        WHERE session_id > {{after}} AND session_id < '{_LAST_STAGED}'
+        SELECT min(session_id) AS id FROM {{messages}}
+        WHERE session_id > {after} AND session_id < :end_session_id
+        UNION ALL SELECT min(session_id) FROM {{contents}}
+        WHERE session_id > {after} AND session_id < :end_session_id
     )
-)"""  # noqa: S608 - nothing but constants
+)"""
 
 
-def list_staged(tables: Tables, after: str, limit: int) -> Statement:
-    """Read the ids under which unfinished imports have left rows, beyond one of them."""
+def list_staged(tables: Tables, session_id: str, after: str, limit: int) -> Statement:
+    """Read the ids under which unfinished imports have left rows, beyond one of them.
+
+    Those of one owner, or of none, as a session has one or none.
+    """
+    scope, _ = split_scope(session_id)
     return tables.statement(
         f"""
         WITH RECURSIVE staged(id, n) AS (
-            SELECT {_NEXT_STAGED.format(after=":after")}, 1
+            SELECT {_NEXT_STAGED.format(after=":after_session_id")}, 1
             UNION ALL
             SELECT {_NEXT_STAGED.format(after="staged.id")}, n + 1 FROM staged
             WHERE id IS NOT NULL AND n < CAST(:limit AS INTEGER)
         )
-        SELECT id FROM staged WHERE id IS NOT NULL
+        SELECT id AS session_id FROM staged WHERE id IS NOT NULL
         """,  # noqa: S608
-        after=max(after, STAGED),
+        after_session_id=max(after, f"{scope}{_STAGED}"),
+        end_session_id=f"{scope}{_END_OF_STAGED}",
         limit=limit,
     )
 
@@ -349,5 +360,5 @@ def find_sessions(tables: Tables, session_ids: Sequence[str]) -> Statement:
         FROM json_each(:session_ids) AS k
         LEFT JOIN {{sessions}} AS s ON s.session_id = k.value
         """,  # noqa: S608
-        session_ids=json.dumps(session_ids),
+        session_ids=tables.json_of(session_ids),
     )

@@ -4,7 +4,6 @@ What is counted message by message is asked for session by session, so that no r
 than the sessions of one page.
 """
 
-import json
 from collections.abc import Sequence
 
 from strands_persql.databases.protocol import Statement
@@ -37,12 +36,12 @@ def list_sessions(tables: Tables, *, after: str, starts_with: str, limit: int) -
     return tables.statement(
         f"""
         SELECT {_SESSION} FROM {{sessions}} AS s
-        WHERE s.session_id > :after AND s.session_id >= :starts_with
+        WHERE s.session_id > :after_session_id AND s.session_id >= :starts_with
             AND s.session_id < :starts_with || CAST(x'ff' AS TEXT)
             AND substr(s.session_id, 1, length(:starts_with)) = :starts_with
         ORDER BY s.session_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608
-        after=after,
+        after_session_id=after,
         starts_with=starts_with,
         limit=limit,
     )
@@ -70,7 +69,9 @@ def list_active_sessions(
         f"""
         SELECT * FROM (
             SELECT {_SESSION} FROM {{sessions}} AS s
-            WHERE substr(s.session_id, 1, length(:starts_with)) = :starts_with
+            WHERE s.session_id >= :starts_with
+                AND s.session_id < :starts_with || CAST(x'ff' AS TEXT)
+                AND substr(s.session_id, 1, length(:starts_with)) = :starts_with
         ) {bound}
         ORDER BY {activity} DESC, session_id DESC LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608
@@ -133,7 +134,7 @@ def measure_sessions(tables: Tables, session_ids: Sequence[str]) -> Statement:
         CROSS JOIN {{messages}} AS m ON m.session_id = k.value
         GROUP BY m.session_id, m.agent_id
         """,  # noqa: S608
-        session_ids=json.dumps(session_ids),
+        session_ids=tables.json_of(session_ids),
     )
 
 
@@ -151,7 +152,7 @@ def measure_states(tables: Tables, session_ids: Sequence[str]) -> Statement:
         SELECT sum(n) AS n, coalesce(sum(size), 0) AS bytes, coalesce(sum(writes), 0) AS writes
         FROM ({" UNION ALL ".join(parts)})
         """,  # noqa: S608
-        session_ids=json.dumps(session_ids),
+        session_ids=tables.json_of(session_ids),
     )
 
 
@@ -165,7 +166,7 @@ def measure_days(tables: Tables, session_ids: Sequence[str]) -> Statement:
         CROSS JOIN {messages} AS m ON m.session_id = k.value
         GROUP BY day
         """,
-        session_ids=json.dumps(session_ids),
+        session_ids=tables.json_of(session_ids),
     )
 
 
@@ -180,7 +181,7 @@ def measure_tools(tables: Tables, session_ids: Sequence[str]) -> Statement:
         WHERE b.type = 'object' AND json_extract(b.value, '$.toolUse.name') IS NOT NULL
         GROUP BY tool
         """,  # noqa: S608
-        session_ids=json.dumps(session_ids),
+        session_ids=tables.json_of(session_ids),
     )
 
 

@@ -3,16 +3,18 @@
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables.archiving import read_messages
-from strands_persql.tables.tables import Tables
+from strands_persql.tables.tables import WITHIN_SCOPE, Tables
 
 _NEXT = """(
     SELECT min(id) FROM (
-        SELECT min(session_id) AS id FROM {{sessions}} WHERE session_id > {after}
-        UNION ALL SELECT min(session_id) FROM {{agents}} WHERE session_id > {after}
-        UNION ALL SELECT min(session_id) FROM {{messages}} WHERE session_id > {after}
+        SELECT min(session_id) AS id FROM {{sessions}} WHERE session_id > {after} AND {within}
+        UNION ALL SELECT min(session_id) FROM {{agents}} WHERE session_id > {after} AND {within}
+        UNION ALL SELECT min(session_id) FROM {{messages}} WHERE session_id > {after} AND {within}
         UNION ALL SELECT min(session_id) FROM {{multi_agents}} WHERE session_id > {after}
+            AND {within}
     )
 )"""
+_WITHIN = f"session_id {WITHIN_SCOPE}"
 
 
 def list_all_ids(tables: Tables, *, after: str, limit: int) -> Statement:
@@ -21,14 +23,14 @@ def list_all_ids(tables: Tables, *, after: str, limit: int) -> Statement:
     return tables.statement(
         f"""
         WITH RECURSIVE ids(id, n) AS (
-            SELECT {_NEXT.format(after=":after")}, 1
+            SELECT {_NEXT.format(after=":after_session_id", within=_WITHIN)}, 1
             UNION ALL
-            SELECT {_NEXT.format(after="ids.id")}, n + 1 FROM ids
+            SELECT {_NEXT.format(after="ids.id", within=_WITHIN)}, n + 1 FROM ids
             WHERE id IS NOT NULL AND n < CAST(:limit AS INTEGER)
         )
-        SELECT id FROM ids WHERE id IS NOT NULL
+        SELECT id AS session_id FROM ids WHERE id IS NOT NULL
         """,  # noqa: S608
-        after=after,
+        after_session_id=after,
         limit=limit,
     )
 

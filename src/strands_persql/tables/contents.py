@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.tables.leaves import LIST_OF_ARRAY, LIST_OF_OBJECT
-from strands_persql.tables.tables import DATABASE_NOW, Tables
+from strands_persql.tables.tables import DATABASE_NOW, WITHIN_SCOPE, Tables
 
 HOLDERS = {
     "messages": {"data": LIST_OF_OBJECT},
@@ -223,11 +223,12 @@ def parts_of(lists: str, limit: int) -> str:
 def list_parts(tables: Tables, after: tuple[str, str, int], limit: int) -> Statement:
     """Read the keys of parts in order, beyond one of them."""
     return tables.statement(
-        """
-        SELECT session_id, digest, place FROM {contents}
+        f"""
+        SELECT session_id, digest, place FROM {{contents}}
         WHERE (session_id, digest, place) > (:session_id, :digest, :place)
+            AND session_id {WITHIN_SCOPE}
         ORDER BY session_id, digest, place LIMIT CAST(:limit AS INTEGER)
-        """,
+        """,  # noqa: S608 - nothing but constants
         session_id=after[0],
         digest=after[1],
         place=after[2],

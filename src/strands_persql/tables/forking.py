@@ -39,7 +39,7 @@ _NEW_SESSION = {
     "expires_at": f"{DATABASE_NOW} + s.expires_after",
     "created_at": ":time",
     "updated_at": ":time",
-    "data": """json_set(s.data, '$.session_id', :new_id, '$.created_at', :time,
+    "data": """json_set(s.data, '$.session_id', :new_name, '$.created_at', :time,
         '$.updated_at', :time)""",
 }
 _AS_IT_IS: Copy = {
@@ -117,6 +117,7 @@ def fork_session(
     values: dict[str, Value] = {
         "session_id": session_id,
         "new_id": new_id,
+        "new_name": new_id,  # in the row's JSON, where it is as its owner knows it
         "write_id": write_id,
         "time": time,
     }

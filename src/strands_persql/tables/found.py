@@ -18,15 +18,21 @@ class FoundTables(Tables):
     Args:
         prefix: What the tables' names begin with.
         described: What `migrations.describe` has found.
+        owner: Whose rows, or None for all.
 
     Attributes:
         are_there: Whether any of the tables is there.
         are_current: Whether all of them are, with all their columns.
     """
 
-    def __init__(self, prefix: str, described: Sequence[Sequence[Mapping[str, Any]]]) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        described: Sequence[Sequence[Mapping[str, Any]]],
+        owner: str | None = None,
+    ) -> None:
         """Take what was found."""
-        super().__init__(prefix)
+        super().__init__(prefix, owner)
         found = {
             name: {column["name"] for column in rows}
             for name, rows in zip(KEYS, described, strict=True)

@@ -240,11 +240,12 @@ def list_sessions(tables: Tables, after: str, starts_with: str, limit: int) -> S
     """Read sessions in the order of their ids, beyond one of them."""
     return tables.statement(
         f"""
-        SELECT session_id, data FROM {{sessions}} AS s WHERE session_id > :after
+        SELECT session_id, data FROM {{sessions}} AS s WHERE session_id > :after_session_id
+            AND session_id >= :starts_with AND session_id < :starts_with || CAST(x'ff' AS TEXT)
             AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {IS_KEPT}
         ORDER BY session_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608 - nothing but constants
-        after=after,
+        after_session_id=after,
         starts_with=starts_with,
         limit=limit,
     )

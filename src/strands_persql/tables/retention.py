@@ -7,7 +7,7 @@ stores anyway say when that was, by the database's clock, so that no row is writ
 from strands_persql.databases.failures import REFUSALS
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.tables import DATABASE_NOW, MAX_ID, Tables
+from strands_persql.tables.tables import DATABASE_NOW, MAX_ID, WITHIN_SCOPE, Tables
 
 
 def _time(column: str) -> str:
@@ -128,9 +128,10 @@ def list_expired(tables: Tables, after: str, limit: int) -> Statement:
     return tables.statement(
         f"""
         SELECT s.session_id, {HAS_EXPIRED} AS has_expired FROM {{sessions}} AS s
-        WHERE s.session_id > :after ORDER BY s.session_id LIMIT CAST(:limit AS INTEGER)
+        WHERE s.session_id > :after_session_id AND s.session_id {WITHIN_SCOPE}
+        ORDER BY s.session_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608 - nothing but constants
-        after=after,
+        after_session_id=after,
         limit=limit,
     )
 

@@ -13,12 +13,15 @@ column           in Python
 ================ ===================================================================
 """
 
+import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from strands_persql.databases.protocol import Statement, Value
+from strands_persql.runtime.owners import scope_of
 from strands_persql.tables.leaves import Skeleton, split
 from strands_persql.tables.object_columns import OBJECT_COLUMNS, OBJECT_KEYS
 
@@ -30,6 +33,26 @@ NO_WRITE = "-"
 
 DATABASE_NOW = "CAST(strftime('%s', 'now') AS INTEGER)"
 """The database's time in seconds; older SQLite has no unixepoch()."""
+
+SESSION_IDS = frozenset(
+    {
+        "after_session_id",
+        "end_session_id",
+        "last_session_id",
+        "new_id",
+        "owner_scope",
+        "session_id",
+        "staged",
+        "staged_id",
+        "starts_with",
+    }
+)
+"""The names of the values that are sessions' ids, or what such begin with."""
+
+WITHIN_SCOPE = "< :owner_scope || CAST(x'ff' AS TEXT)"
+"""Behind a session's id: that it isn't beyond all that begin with the owner's scope."""
+
+_Row = Mapping[str, Any]
 
 # Every table has these; `write_id` is the write that created the row, `writes` the latest updates.
 _COMMON = {
@@ -134,16 +157,26 @@ class RowData:
 
 
 class Tables:
-    """The tables under one prefix.
+    """The tables under one prefix, or the rows of one owner in them.
+
+    The ids of an owner's sessions begin with the owner's scope in the database, and nowhere else:
+    it is put before them in every statement's values, and taken off the rows that come back.
+    So no statement can reach another one's rows, whatever the ids.
 
     Args:
         prefix: What the tables' names begin with: letters, digits and underscores.
+        owner: Whose rows, or None for all.
+
+    Attributes:
+        owner: The owner.
+        scope: What the ids of the owner's sessions begin with, or nothing.
 
     Raises:
         ValueError: If the prefix is anything else, or a name that another prefix's tables have.
+            If the owner is empty.
     """
 
-    def __init__(self, prefix: Any = "strands_") -> None:
+    def __init__(self, prefix: Any = "strands_", owner: str | None = None) -> None:
         """Check the prefix, the only thing that becomes part of SQL text."""
         if not isinstance(prefix, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", prefix):
             raise ValueError(
@@ -156,6 +189,8 @@ class Tables:
                 f" multi-agents of the prefix {prefix[:-6]!r}"
             )
         self.prefix: str = prefix
+        self.owner = owner
+        self.scope = "" if owner is None else scope_of(owner)
         self.sessions = f"{prefix}sessions"
         self.agents = f"{prefix}agents"
         self.messages = f"{prefix}messages"
@@ -172,7 +207,27 @@ class Tables:
         if prepared is None:
             prepared = self._templates[template] = self._prepare(template)
         sql, names = prepared
+        values["owner_scope"] = ""  # the scope alone, once it is put before it
+        if self.scope:
+            values |= {name: self._placed(values[name]) for name in SESSION_IDS & values.keys()}
         return {"sql": sql, "params": [values[name] for name in names]}
+
+    def _placed(self, session_id: Value) -> Value:
+        return None if session_id is None else f"{self.scope}{session_id}"
+
+    def json_of(self, session_ids: Iterable[str]) -> str:
+        """Return ids of sessions as the database has them, as JSON, for a statement."""
+        return json.dumps([self.scope + one for one in session_ids])
+
+    def owned(self, rows: list[_Row]) -> list[_Row]:
+        """Return the rows of a result with the ids of sessions as the owner knows them."""
+        if not self.scope or not rows or "session_id" not in rows[0]:
+            return rows
+        return [  # a damaged index may bring others too
+            {**row, "session_id": row["session_id"][len(self.scope) :]}
+            for row in rows
+            if str(row["session_id"]).startswith(self.scope)
+        ]
 
     def _prepare(self, template: str) -> tuple[str, tuple[str, ...]]:
         text = " ".join(template.split())
