@@ -9,10 +9,16 @@ from contextlib import suppress
 import pytest
 from strands.agent.conversation_manager import NullConversationManager
 
-from strands_persql import DatabaseError, PerSQLSessionRepository, RetryPolicy, SessionCache
+from strands_persql import (
+    DatabaseError,
+    PerSQLSessionManager,
+    PerSQLSessionRepository,
+    RetryPolicy,
+    SessionCache,
+)
 from strands_persql.testing import FaultyDatabase
 from tests.support.backends import Backend
-from tests.support.conversation import said, session, session_agent, session_message, stored
+from tests.support.conversation import said, session, session_agent, session_message, stored, user
 
 
 def fill(backend: Backend, number: int, agent_id: str = "a") -> None:
@@ -174,3 +180,38 @@ def test_what_callers_last_saw_takes_what_it_may(backend: Backend, is_lost: bool
                 repository.update_agent("s", session_agent(f"agent-{number}", **LARGE_STATE))
 
     assert memory_of(update_all) <= 1.1 * REMEMBERED
+
+
+def objects() -> int:
+    """Give the number of objects that are in use."""
+    gc.collect()
+    return len(gc.get_objects())
+
+
+@pytest.mark.guarantee(number=16)
+@pytest.mark.backends("memory")
+@pytest.mark.parametrize(
+    ("messages", "rounds", "is_summarized"),
+    [(3_000, 30, False), (400, 400, True)],
+    ids=["window", "summaries"],
+)
+def test_a_long_life_takes_no_more_memory(
+    backend: Backend, messages: int, rounds: int, is_summarized: bool
+) -> None:
+    """Of what was said or summed up long ago an agent's manager remembers nothing."""
+    manager = PerSQLSessionManager("s", backend.plain, commit="turn")
+    agent = backend.agent(manager=manager)
+
+    def live(life: int) -> int:
+        for number in range(rounds):
+            for _ in range(messages // rounds):
+                agent.messages.append(user("Hello."))
+                manager.append_message(agent.messages[-1], agent)
+            summary = [user(f"In short: {life}, {number}.")] if is_summarized else []
+            agent.messages[:] = [*summary, *agent.messages[-4:]]
+            manager.sync_agent(agent)
+        return objects()
+
+    lives = 5 if messages > 1_000 else 1
+    before = [live(number) for number in range(lives)][-1]
+    assert live(lives) - before <= 800

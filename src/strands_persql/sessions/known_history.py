@@ -23,6 +23,8 @@ from strands_persql.tables.encoding import MissingContentError, decoded_text
 from strands_persql.tables.shapes import is_message
 from strands_persql.tables.tables import MAX_ID
 
+_OLD_EXTRAS = 100  # which another writer's view may still have
+
 
 class KnownHistory:
     """The rows of one agent that its unit of work has read or written.
@@ -203,8 +205,17 @@ class KnownHistory:
         """Keep of a message that the agent no longer has what it takes to recognize it."""
         entry.forget()
         self.dropped[entry.key] = entry
-        while len(self.dropped) > REMEMBERED:
-            self.dropped.popitem(last=False)
+        if len(self.dropped) > REMEMBERED:
+            self._forget_oldest(REMEMBERED // 10)
+
+    def _forget_oldest(self, number: int) -> None:
+        """Know no more of messages that left the agent's memory long ago."""
+        for _ in range(number):
+            key, _ = self.dropped.popitem(last=False)
+            self._entries.pop(key, None)
+        # Ids between those of a view say where its ranges end; those before all known ones don't.
+        lowest = min((one.message_id or 0 for one in self._entries.values()), default=MAX_ID)
+        del self._ids[: min(bisect_left(self._ids, lowest), len(self._ids) - 1)]
 
     def is_dropped(self, entry: HistoryEntry) -> bool:
         """Whether a message has left the agent's memory, until it is stored that it is back."""
@@ -245,6 +256,8 @@ class KnownHistory:
             ids: The ids that some will have when the view is stored: pending and moving ones.
             newest: The highest id that is taken then.
         """
+        entries = list(entries)
+        self._forget_extras([one for one in entries if isinstance(one, ViewEntry)])
         items = [
             entry.json if isinstance(entry, ViewEntry) else ids.get(entry, entry.message_id)
             for entry in entries
@@ -259,6 +272,12 @@ class KnownHistory:
     def note_extra(self, entry: ViewEntry) -> None:
         """Know a message that is in the view alone, by its JSON."""
         self._extras[entry.json] = entry
+
+    def _forget_extras(self, in_use: Sequence[ViewEntry]) -> None:
+        """Know no more of what was in the view alone long ago."""
+        if len(self._extras) > 2 * (len(in_use) + _OLD_EXTRAS):
+            latest = [*self._extras.items()][-_OLD_EXTRAS:]
+            self._extras = {one.json: one for one in in_use} | dict(latest)
 
     def _extra(self, text: str) -> ViewEntry:
         known = self._extras.get(text)
