@@ -2,12 +2,14 @@
 
 from typing import Any
 
-from strands.types.content import Message
-
 from strands_persql.errors import AccessDeniedError
 from strands_persql.persistence.checkpoints import Checkpoint
+from strands_persql.persistence.compare_and_swap import not_found
+from strands_persql.persistence.store import SessionStore
+from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions.read_only import NothingStored
 from strands_persql.sessions.repository import PerSQLSessionRepository
+from strands_persql.sessions.stored_agent import Point, rewind
 from strands_persql.sessions.unit_of_work import UnitOfWork
 
 
@@ -16,6 +18,7 @@ class GoesBack:
 
     session_id: str
     session_repository: PerSQLSessionRepository
+    _store: SessionStore
 
     def _unit(self, agent: Any) -> UnitOfWork | NothingStored:
         raise NotImplementedError
@@ -59,7 +62,7 @@ class GoesBack:
         """
         return self.session_repository.list_checkpoints(self.session_id, agent.agent_id)
 
-    def rewind(self, agent: Any, to: Checkpoint | str | Message | int) -> None:
+    def rewind(self, agent: Any, to: Point) -> None:
         """Go back: the agent works on from an earlier point, and so does who opens the session.
 
         One round trip. What was said since stays in the transcript, until it is truncated. To a
@@ -71,8 +74,9 @@ class GoesBack:
 
         Args:
             agent: The agent, between two turns.
-            to: A checkpoint or its id; a message that the agent works with, to be its last one; or
-                how many of its latest turns to drop.
+            to: A checkpoint or its id; a message that the agent works with, to be its last one, as
+                the agent has it or as the repository has read it; or how many of its latest turns
+                to drop.
 
         Raises:
             AccessDeniedError: If the manager is read only.
@@ -82,14 +86,34 @@ class GoesBack:
             ValueError: If there is no such message, there aren't as many turns, or the checkpoint
                 is another agent's.
         """
+        rewind(self._writing_unit(agent), agent, AgentKey(self.session_id, agent.agent_id), to)
+
+    def truncate(self, agent: Any) -> int:
+        """Delete for good what an agent has gone back behind, and what checkpoints have of it.
+
+        The agent goes on with what it works with; where it is open elsewhere it is to be opened
+        again, for its next write there raises `NotFoundError`. What isn't stored yet is stored
+        first.
+
+        Args:
+            agent: The agent, between two turns.
+
+        Returns:
+            How many messages were deleted; 0 where the agent has never gone back.
+
+        Raises:
+            AccessDeniedError: If the manager is read only.
+            ConflictError: With ``on_conflict="raise"``, if another writer came first.
+            PerSQLError: If a turn is under way, or it could not be done.
+        """
         unit = self._writing_unit(agent)
-        if not isinstance(to, Checkpoint | str):
-            unit.go_back(agent, to)
-            return
-        if isinstance(to, Checkpoint) and to.key != (self.session_id, agent.agent_id):
-            raise ValueError(
-                f"to={to!r} | must be of agent {agent.agent_id!r} of session {self.session_id!r}"
-            )
+        key = AgentKey(self.session_id, agent.agent_id)
         with unit.lock:
-            checkpoint_id = to if isinstance(to, str) else to.checkpoint_id
-            unit.begin_again(agent, unit.rewind(agent, checkpoint_id))
+            unit.settle_before_going_back(agent)
+            unit.commit(agent)
+            count = self.session_repository.truncate_session(*key)
+            found = self._store.agent(key)
+            if found is None:
+                raise not_found("agent", key)
+            unit.begin_again(agent, found)
+        return count

@@ -26,6 +26,7 @@ from strands_persql.sessions.message_records import MessageRecords
 from strands_persql.sessions.multi_agent_records import MultiAgentRecords
 from strands_persql.sessions.seen import Seen, key_of
 from strands_persql.sessions.session_records import SessionRecords
+from strands_persql.sessions.stored_agent import Point, fork_at, rewind_stored
 from strands_persql.tables.tables import Tables
 
 if TYPE_CHECKING:
@@ -215,7 +216,12 @@ class PerSQLSessionRepository(SessionRepository):
         self._sessions.delete(session_id)
 
     def fork_session(
-        self, session_id: str, new_id: str, *, at: Checkpoint | str | None = None
+        self,
+        session_id: str,
+        new_id: str,
+        *,
+        at: Point | None = None,
+        agent_id: str | None = None,
     ) -> Session:
         """Copy a session under a new id, within the database, in one request.
 
@@ -226,17 +232,46 @@ class PerSQLSessionRepository(SessionRepository):
             session_id: The session.
             new_id: The copy's id.
             at: A checkpoint, or its id, which takes a request more: its agent is copied as it was
-                then, without what was said since. None for all as it is now.
+                then, without what was said since. A message that the agent works with, as the
+                repository has read it, to be its last one, or how many of its latest turns to
+                leave out: a few requests more, and without what it had gone back behind. None
+                for all as it is now.
+            agent_id: Whose message or turns.
 
         Returns:
             The copy.
 
         Raises:
             AlreadyExistsError: If the new id is taken.
-            NotFoundError: If the session or the checkpoint isn't there.
-            ValueError: If the checkpoint is another session's.
+            NotFoundError: If the session, the agent or the checkpoint isn't there.
+            ValueError: If the checkpoint is another session's, there is no such message, or there
+                aren't as many turns.
         """
-        return self._checkpoints.fork(session_id, new_id, at)
+        if at is None or isinstance(at, Checkpoint | str):
+            return self._checkpoints.fork(session_id, new_id, at)
+        if agent_id is None:
+            raise ValueError("agent_id | must say whose message or turns these are")
+        return fork_at(self._store, self._checkpoints, session_id, key_of(new_id, agent_id), at)
+
+    def rewind_session(self, session_id: str, agent_id: str, to: Point) -> None:
+        """Have an agent go back that nobody needs to have open.
+
+        As `PerSQLSessionManager.rewind` does, with a request to read what the agent works with.
+        Agents that are open learn of it with their next turn.
+
+        Args:
+            session_id: The session.
+            agent_id: The agent.
+            to: A checkpoint or its id; a message that the agent works with, as the repository has
+                read it, to be its last one; or how many of its latest turns to drop.
+
+        Raises:
+            ConflictError: With ``on_conflict="raise"``, if another writer came first.
+            NotFoundError: If the agent or the checkpoint isn't there.
+            ValueError: If there is no such message, there aren't as many turns, or the checkpoint
+                is another agent's.
+        """
+        rewind_stored(self._store, key_of(session_id, agent_id), to)
 
     def list_checkpoints(self, session_id: str, agent_id: str | None = None) -> list[Checkpoint]:
         """List the checkpoints of an agent, or of all of a session's, oldest first.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from strands.types.content import Message
+from strands.types.session import SessionMessage
 
 from strands_persql.errors import ConflictError, NotFoundError
 from strands_persql.gateway.batch import Answer, Batch, Handle, Row
@@ -27,7 +28,9 @@ from strands_persql.tables.tables import RowData
 # -- in memory -------------------------------------------------------------------------------------
 
 
-def count_kept(to: Message | int, messages: Sequence[Message], entries: Sequence[Entry]) -> int:
+def count_kept(
+    to: Message | SessionMessage | int, messages: Sequence[Message], entries: Sequence[Entry]
+) -> int:
     """Return how many messages an agent keeps that goes back.
 
     Args:
@@ -40,16 +43,21 @@ def count_kept(to: Message | int, messages: Sequence[Message], entries: Sequence
     """
     if isinstance(to, int):
         return _without_last_turns(to, entries)
-    mark = tracking_id(to)
-    tests = (
-        lambda one: one is to,
-        lambda one: mark is not None and tracking_id(one) == mark,
-        lambda one: one == to,
-    )
-    for test in tests:
-        for index in range(len(messages) - 1, -1, -1):
-            if test(messages[index]):
-                return index + 1
+    if isinstance(to, SessionMessage):
+        ids = [getattr(entry, "message_id", None) for entry in entries]
+        if to.message_id in ids:
+            return ids.index(to.message_id) + 1
+    else:
+        mark = tracking_id(to)
+        tests = (
+            lambda one: one is to,
+            lambda one: mark is not None and tracking_id(one) == mark,
+            lambda one: one == to,
+        )
+        for test in tests:
+            for index in range(len(messages) - 1, -1, -1):
+                if test(messages[index]):
+                    return index + 1
     raise ValueError(
         "to | must be a message that the agent works with; what its conversation manager has"
         " removed is found by a checkpoint alone"

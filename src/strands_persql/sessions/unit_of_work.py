@@ -362,7 +362,7 @@ class UnitOfWork:
 
     # -- going back ----------------------------------------------------------------------------
 
-    def go_back(self, agent: Any, to: Message | int) -> None:
+    def go_back(self, agent: Any, to: Message | SessionMessage | int) -> None:
         """Drop the latest of the messages that an agent works with.
 
         Args:
@@ -374,7 +374,7 @@ class UnitOfWork:
             ValueError: If there is no such message, or there aren't as many turns.
         """
         with self.lock:
-            self._settle_before_going_back(agent)
+            self.settle_before_going_back(agent)
             entries = self._view.in_memory(agent)
             kept = count_kept(to, agent.messages, entries)
             dropped = [one for one in entries[kept:] if isinstance(one, HistoryEntry)]
@@ -403,7 +403,7 @@ class UnitOfWork:
             NotFoundError: If the checkpoint isn't there.
         """
         with self.lock:
-            self._settle_before_going_back(agent)
+            self.settle_before_going_back(agent)
             in_doubt, write_id = self._rewind_in_doubt
             if in_doubt != checkpoint_id:
                 write_id = new_id()
@@ -438,7 +438,12 @@ class UnitOfWork:
             record = codec.agent_of(self._key, copy_containers(fields))
             self.restore(agent, upstream.give_back(agent, record))
 
-    def _settle_before_going_back(self, agent: Any) -> None:
+    def settle_before_going_back(self, agent: Any) -> None:
+        """Store what is pending, and learn what is in doubt.
+
+        Raises:
+            PerSQLError: If that failed, or a turn is under way.
+        """
         self._check_fence()
         if self._turns.is_invoked:
             raise PerSQLError(
