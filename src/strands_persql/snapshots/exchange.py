@@ -65,6 +65,7 @@ async def session_from_snapshots(
         session_id: The session.
         database: Where the session is made; None for the storage's database.
         table_prefix: What the names of its tables begin with; None for the storage's prefix.
+            It is a session of the storage's owner, if that has one.
 
     Returns:
         The ids of the agents, graphs and swarms, sorted.
@@ -104,6 +105,7 @@ async def snapshots_from_session(
         session_id: The session.
         database: Where the session is; None for the storage's database.
         table_prefix: What the names of its tables begin with; None for the storage's prefix.
+            It is a session of the storage's owner, if that has one.
 
     Returns:
         The ids of the agents, graphs and swarms, sorted.
@@ -197,7 +199,8 @@ class _Log:
         table_prefix: str | None,
     ) -> None:
         database = storage.database if database is None else database
-        self._tables = Tables(storage.store.tables.prefix if table_prefix is None else table_prefix)
+        prefix = storage.store.tables.prefix if table_prefix is None else table_prefix
+        self._tables = Tables(prefix, storage.owner)
         self._session_id = session_id
         self._store = SessionStore(
             Gateway(database, self._tables, storage.store.retry, Counters()),

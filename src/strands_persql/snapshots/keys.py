@@ -9,7 +9,7 @@ _SLASHES = re.compile(r"/+")
 _SHARING = "/snapshots/"
 _LAST = "\U0010ffff"
 _OF_SESSION = re.compile(
-    r"(?:session|context)/(?P<session>[^/]+)/(?:scopes/(?:agent|multiAgent)/(?P<agent>[^/]+)/)?"
+    r"(?:@[^~/]+~/)?(?:session|context)/(?P<session>[^/]+)/(?:scopes/(?:agent|multiAgent)/(?P<agent>[^/]+)/)?"
 )
 
 

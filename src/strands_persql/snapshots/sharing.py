@@ -13,8 +13,10 @@ from typing import Any
 import cachetools
 
 from strands_persql.runtime.forks import renew_after_fork
-from strands_persql.snapshots.keys import pool_of
+from strands_persql.snapshots.errors import StorageConflictError
+from strands_persql.snapshots.keys import context_of, pool_of
 from strands_persql.snapshots.sight import REMEMBERED
+from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import StoredValue
 
 
@@ -82,12 +84,35 @@ class Sharing:
             for key in [key for key in self._readers if key.startswith(prefix)]:
                 del self._readers[key]
 
-    def has_older_readers(self, key: str) -> bool:
-        """Whether a save may be built on an older value than the latest."""
-        with self._lock:
-            return self._readers.get(key, _Readers()).has_older
+    def check(self, store: ValueStore, key: str, text: str, saved_by: str) -> None:
+        """Refuse a snapshot that was built on an older one, by a manager that shares the storage.
 
-    def is_built_on(self, key: str, text: str, before: StoredValue | None) -> bool:
+        Args:
+            store: Where the values are.
+            key: The value's key.
+            text: The snapshot.
+            saved_by: The write that has left the value as it was last seen.
+
+        Raises:
+            StorageConflictError: If it is so.
+        """
+        with self._lock:
+            if not self._readers.get(key, _Readers()).has_older:
+                return
+        before = store.cache.get(key)
+        if before is None or before.saved_by != saved_by:
+            before = store.read(key)
+        if self._is_built_on(key, text, before):
+            return
+        raise StorageConflictError(
+            f"{key!r} would lose the last message that was saved: several have restored it"
+            " through one storage, and this is built on an older snapshot. Nothing was written."
+            " Give each session manager a storage of its own: storage.view()",
+            key=key,
+            **context_of(key),
+        )
+
+    def _is_built_on(self, key: str, text: str, before: StoredValue | None) -> bool:
         """Whether a snapshot is built on the one before, as far as its messages say.
 
         It has that one's last message, or that of another snapshot that was gone back to.

@@ -17,11 +17,12 @@ from strands_persql.gateway.retry import RetryPolicy, policy_of
 from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache
 from strands_persql.persistence.options import check_options, check_type
+from strands_persql.runtime.owners import scope_of
 from strands_persql.runtime.threads import in_thread
 from strands_persql.snapshots import upstream
 from strands_persql.snapshots.cache import ValueCache
-from strands_persql.snapshots.errors import StorageConflictError, storage_errors
-from strands_persql.snapshots.keys import context_of, normalized_key, normalized_prefix
+from strands_persql.snapshots.errors import storage_errors
+from strands_persql.snapshots.keys import normalized_key, normalized_prefix
 from strands_persql.snapshots.saving import InDoubtError, Save
 from strands_persql.snapshots.search import NoIndex
 from strands_persql.snapshots.sharing import Sharing
@@ -67,11 +68,14 @@ class PerSQLStorage:
         retry: How long failed requests are tried again, or None for the default policy.
         search_strategy: How values are searched: `FullTextSearch`, any strategy of Strands, or
             None to scan them for words.
+        owner: Whose values these are, such as a user's: nobody else's can be read, found or changed
+            through this object, whatever the keys. None for all. See `for_owner`.
         clock: The time in seconds that ``max_staleness`` is measured by.
 
     Attributes:
         database: The database. Whoever opened it closes it.
         cache: The cache.
+        owner: Whose values these are, or None for all.
         prefix: What all keys of this object begin with in the database.
         store: The values, past what this object has seen of them.
 
@@ -91,6 +95,7 @@ class PerSQLStorage:
         on_conflict: OnStorageConflict = "raise",
         retry: RetryPolicy | None = None,
         search_strategy: Any = None,
+        owner: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
@@ -98,7 +103,8 @@ class PerSQLStorage:
         self.database = database
         check_type("cache", cache, SessionCache)
         self.cache = cache if cache is not None else SessionCache()
-        self.prefix = ""
+        self.owner = owner
+        self.prefix = "" if owner is None else f"{scope_of(owner)}/"
         tables, retry = Tables(table_prefix), policy_of(retry)
         self._counters = Counters()
         self._values = ValueCache(self.cache, database, tables.prefix, clock)
@@ -111,7 +117,7 @@ class PerSQLStorage:
 
     def __repr__(self) -> str:
         """Name the database, the tables and the namespace."""
-        where = f", under {self.prefix!r}" if self.prefix else ""
+        where = f", under {self.prefix!r}" if self.prefix else ""  # which begins with the owner
         return f"{type(self).__name__}({self.database!r}{where})"
 
     # -- Strands' Storage ----------------------------------------------------------------------
@@ -202,6 +208,25 @@ class PerSQLStorage:
         """
         other = copy.copy(self)
         other._sight, other._sharing = Sight(), Sharing()  # noqa: SLF001 - the same class
+        return other
+
+    def for_owner(self: _Self, owner: str) -> _Self:
+        """Return a storage of one owner's values, which has seen nothing yet.
+
+        Its keys are the owner's own: two owners may use the same, and neither learns of the
+        other's. It shares the database, the cache and the strategy.
+
+        Args:
+            owner: The owner, such as a user's id as your authentication has it.
+
+        Raises:
+            ValueError: If this storage is narrowed already, or the owner is empty.
+        """
+        scope = scope_of(owner)
+        if self.prefix:
+            raise ValueError(f"owner={owner!r} | this storage is narrowed already")
+        other = self.view()
+        other.owner, other.prefix = owner, f"{scope}/"
         return other
 
     async def keys(self, prefix: str = "") -> AsyncIterator[str]:
@@ -327,7 +352,7 @@ class PerSQLStorage:
         overwrites = self._on_conflict == "overwrite"
         # Versions tell views and processes apart; managers behind one object need another sign.
         if seen is not None and not overwrites:
-            self._check_sharing(place, value, seen)
+            self._sharing.check(self.store, place, value.text, seen.saved_by)
 
         def save() -> None:
             save = Save(
@@ -350,27 +375,6 @@ class PerSQLStorage:
             self._sharing.note_saved(place, saved.saved_by)
 
         self._index.with_index(self.store, save)
-
-    def _check_sharing(self, place: str, value: Encoded, seen: Seen) -> None:
-        """Refuse what was built on an older snapshot, by a manager that shares this object.
-
-        Raises:
-            StorageConflictError: If it is so.
-        """
-        if not self._sharing.has_older_readers(place):
-            return
-        before = self._values.get(place)
-        if before is None or before.saved_by != seen.saved_by:
-            before = self.store.read(place)
-        if self._sharing.is_built_on(place, value.text, before):
-            return
-        raise StorageConflictError(
-            f"{place!r} would lose the last message that was saved: several have restored it"
-            " through one storage, and this is built on an older snapshot. Nothing was written."
-            " Give each session manager a storage of its own: storage.view()",
-            key=place,
-            **context_of(place),
-        )
 
     def _delete(self, place: str) -> None:
         seen = self._sight.get(place)
