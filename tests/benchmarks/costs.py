@@ -108,10 +108,22 @@ def _reopening(engine: Engine) -> str:
         with wire_place(engine, f"acme/reopened-{history}") as place:
             cost = measure_reopening(place, history)
         rows.append(
-            [f"{history:,}", str(cost.round_trips), str(cost.rows_read), str(cost.bytes_down)]
+            [
+                f"{history:,}",
+                str(cost.round_trips),
+                str(cost.rows_read),
+                f"{cost.bytes_up:,}",
+                str(cost.bytes_down),
+            ]
         )
     return _table(
-        ["messages of an unchanged session, opened again", "requests", "rows read", "bytes down"],
+        [
+            "messages of an unchanged session, opened again",
+            "requests",
+            "rows read",
+            "bytes up",
+            "bytes down",
+        ],
         rows,
     )
 

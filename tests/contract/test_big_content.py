@@ -207,6 +207,26 @@ def test_more_takes_as_few_requests_as_it_needs(backend: Backend) -> None:
     assert listed(repository) == [text(20_000_000)]
 
 
+def test_an_open_asks_for_content_where_there_was_some(backend: Backend) -> None:
+    """Once a session is known to have content apart, an open brings what is new with its rows."""
+    stored(backend, "Hi.")
+    database = CountingDatabase(backend.reopen())
+    repository = reopened(backend, database)
+    trips = []
+    for number in range(1, 4):
+        for name in "ab":  # the second time nothing is new
+            if name == "a":
+                other = reopened(backend)
+                new = message(image(900_000, str(number)), message_id=number)
+                other.create_message("s", "a", new)
+            database.reset()
+            repository.read_session("s")
+            trips.append(database.round_trips)
+        found = repository.list_messages("s", "a")[-1]
+        assert found.to_message()["content"] == [image(900_000, str(number))]
+    assert trips == [2, 1, 1, 1, 1, 1]
+
+
 def test_what_is_stored_is_not_sent_again(backend: Backend) -> None:
     """State that stays as it is doesn't go over the wire with each update of the rest."""
     stored(backend, document=text(1_500_000), n=0)

@@ -271,6 +271,7 @@ class CachedSession:
         expires_after: For how many seconds it is kept after its last activity, or None for ever.
         current_until: When it expires, in seconds of the monotonic clock, if nothing more happens
             in it: it isn't restored from memory from then on.
+        has_parts: Whether anything of it was stored apart from its rows when it was read.
     """
 
     data: str
@@ -280,6 +281,7 @@ class CachedSession:
     checked_at: float
     expires_after: int | None = None
     current_until: float = math.inf
+    has_parts: bool = False
 
     @cached_property
     def size(self) -> int:

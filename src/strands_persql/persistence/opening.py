@@ -33,7 +33,8 @@ class Opening:
         self._agents = batch.ask(opening.agents)
         self._multi_agents = batch.ask(opening.multi_agents)
         self._messages = batch.ask(opening.messages)
-        batch.ask_parts(opening.parts)
+        if opening.parts is not None:
+            batch.ask_parts(opening.parts)
 
     def is_cut(self, answer: Answer) -> bool:
         """Whether there may be more messages than one request brings."""
@@ -67,6 +68,7 @@ class Opening:
                 for row in answer[self._multi_agents]
             },
             checked_at=asked_at,
+            has_parts=bool(session["has_parts"]),
             expires_after=number_in(session["expires_after"]) if expires else None,
             current_until=asked_at + (number_in(session["expires_in"]) if expires else math.inf),
         )

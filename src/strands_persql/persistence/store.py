@@ -285,6 +285,7 @@ class SessionStore:
                 {one: was.known() for one, was in multi_agents.items()},
                 agent_limit=limit + 1,
                 message_limit=MESSAGES_PER_REQUEST,
+                asks_parts=entry is None or entry.has_parts,
             ),
         )
         answer = self.gateway.run(batch, session_id=session_id)

@@ -37,8 +37,9 @@ _LAST = f"coalesce(json_extract(r.value, '$[1]'), {MAX_ID})"
 
 # Of a session that has expired nothing is said.
 _READ_SESSION = f"""
-    SELECT data, version, write_id, expires_after, expires_in FROM (
-        SELECT s.data, s.version, s.write_id, s.expires_after, {EXPIRES_IN} AS expires_in
+    SELECT data, version, write_id, expires_after, expires_in, has_parts FROM (
+        SELECT s.data, s.version, s.write_id, s.expires_after, {EXPIRES_IN} AS expires_in,
+            EXISTS (SELECT 1 FROM {{contents}} WHERE session_id = :session_id) AS has_parts
         FROM {{sessions}} AS s WHERE s.session_id = :session_id
     ) WHERE expires_in IS NULL OR expires_in > 0
 """  # noqa: S608 - nothing but constants
@@ -88,13 +89,15 @@ _READ_VIEWS = f"""
     ORDER BY m.agent_id, m.message_id LIMIT CAST(:message_limit AS INTEGER)
 """  # noqa: S608 - nothing but constants
 
+# A view that lists leaves begins as an object that does, but for its bracket.
 _READ_PARTS = contents.parts_of(
     f"""
-    SELECT {contents.list_of("data", leaves.LIST_OF_OBJECT)} AS listed FROM ({_READ_AGENTS})
-    UNION ALL SELECT {contents.list_of("data", leaves.LIST_OF_OBJECT)} FROM ({_READ_MULTI_AGENTS})
-    UNION ALL SELECT {contents.list_of("data", leaves.LIST_OF_OBJECT)} FROM ({_READ_VIEWS})
-    UNION ALL SELECT {contents.list_of("view", leaves.LIST_OF_ARRAY)} FROM {{agents}}
-    WHERE session_id = :session_id
+    SELECT {contents.list_of("text", leaves.LIST_OF_OBJECT)} AS listed FROM (
+        SELECT data AS text FROM ({_READ_AGENTS})
+        UNION ALL SELECT data FROM ({_READ_MULTI_AGENTS})
+        UNION ALL SELECT data FROM ({_READ_VIEWS})
+        UNION ALL SELECT ltrim(view, '[') FROM {{agents}} WHERE session_id = :session_id
+    )
     """,  # noqa: S608 - nothing but constants
     FIRST_PARTS_BYTES,
 )
@@ -104,14 +107,15 @@ _READ_PARTS = contents.parts_of(
 class Open:
     """What an open asks for: a session, its agents, their multi-agents and messages.
 
-    Parts of what these rows have stored apart come along, if they aren't too many.
+    Parts of what these rows have stored apart come along where they are asked for, if they aren't
+    too many.
     """
 
     session: Statement
     agents: Statement
     multi_agents: Statement
     messages: Statement
-    parts: Statement
+    parts: Statement | None
 
 
 def open_session(
@@ -122,6 +126,7 @@ def open_session(
     *,
     agent_limit: int,
     message_limit: int,
+    asks_parts: bool = True,
 ) -> Open:
     """Read a session, its agents and what they work with, without what is known.
 
@@ -134,6 +139,8 @@ def open_session(
         known_multi_agents: The same of multi-agents: ``version`` and ``write_id``.
         agent_limit: The most agents to return; those in ``known`` come first.
         message_limit: The most messages to return, over all agents.
+        asks_parts: Whether to read parts of what is stored apart, should there be any: a query
+            longer than all others together.
 
     Returns:
         The statements; ``data`` is null where the version is known.
@@ -153,7 +160,7 @@ def open_session(
         tables.statement(_READ_AGENTS, **values),
         tables.statement(_READ_MULTI_AGENTS, **values),
         tables.statement(_READ_VIEWS, **values),
-        tables.statement(_READ_PARTS, **values),
+        tables.statement(_READ_PARTS, **values) if asks_parts else None,
     )
 
 
