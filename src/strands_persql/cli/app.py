@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from strands_persql.cli import keeping, looking, moving, showing
+from strands_persql.cli import going_back, keeping, looking, moving, showing
 
 app = typer.Typer(
     name="strands-persql",
@@ -37,5 +37,5 @@ def start(
     """Sessions of Strands agents: find them, read them, move them, look after them."""
 
 
-for part in (looking, showing, moving, keeping):
+for part in (looking, showing, going_back, moving, keeping):
     part.register(app)

@@ -76,10 +76,18 @@ def command(app: typer.Typer, name: str, *, asks: bool = False) -> Callable[[Com
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + common
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {one.name: one.annotation for one in parameters}
-        app.command(name)(run)
+        app.command(name, help=_help(inspect.getdoc(function) or ""))(run)
         return function
 
     return register
+
+
+def _help(text: str) -> str:
+    """Return a docstring whose paragraphs fill the line, however wide that is; examples stay."""
+    return "\n\n".join(
+        one if one.startswith(("Examples:", "[bold]")) else " ".join(one.split())
+        for one in text.split("\n\n")
+    )
 
 
 def _guarded(output: Output, call: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from strands_persql.databases.local import LocalDatabase
 from strands_persql.databases.protocol import Database
 from strands_persql.databases.rest import RestClient
 from strands_persql.errors import DatabaseOpenError
+from strands_persql.sessions.repository import PerSQLSessionRepository
 
 TOKEN, DATABASE, API_URL = "PERSQL_TOKEN", "PERSQL_DATABASE", "PERSQL_API_URL"
 _DEFAULT_API_URL = "https://api.persql.com"
@@ -56,7 +57,7 @@ class Place:
 
     @contextlib.contextmanager
     def open(self, *, creates: bool = False) -> Iterator[SessionAdmin]:
-        """Open the database.
+        """Open the database to look after its sessions.
 
         Args:
             creates: Whether a file that isn't there is created.
@@ -65,24 +66,39 @@ class Place:
             DatabaseOpenError: If it can't be opened.
             WrongUsageError: If the environment has no token.
         """
-        with contextlib.ExitStack() as stack:
-            database: Database
-            if self.local is not None:
-                if not creates and not self.local.exists():
-                    raise DatabaseOpenError(
-                        f"{self.local} isn't there; give the name of a database's file"
-                    )
-                database = stack.enter_context(LocalDatabase(self.local))
-            else:
-                token = os.environ.get(TOKEN)
-                if not token:
-                    raise WrongUsageError(
-                        f"a hosted database takes a token: set {TOKEN} in the environment"
-                    )
-                address = os.environ.get(API_URL) or _DEFAULT_API_URL
-                client = stack.enter_context(RestClient(token, base_url=address))
-                database = client.database(self.database or "")
-            yield SessionAdmin(database, table_prefix=self.prefix, owner=self.owner)
+        with self._database(creates=creates) as database:
+            yield self._admin(database)
+
+    @contextlib.contextmanager
+    def open_to_write(self) -> Iterator[tuple[SessionAdmin, PerSQLSessionRepository]]:
+        """Open the database to change sessions as an application does; raises as `open` does."""
+        with self._database(creates=False) as database:
+            yield (
+                self._admin(database),
+                PerSQLSessionRepository(database, table_prefix=self.prefix, owner=self.owner),
+            )
+
+    def _admin(self, database: Database) -> SessionAdmin:
+        return SessionAdmin(database, table_prefix=self.prefix, owner=self.owner)
+
+    @contextlib.contextmanager
+    def _database(self, *, creates: bool) -> Iterator[Database]:
+        if self.local is not None:
+            if not creates and not self.local.exists():
+                raise DatabaseOpenError(
+                    f"{self.local} isn't there; give the name of a database's file"
+                )
+            with LocalDatabase(self.local) as file:
+                yield file
+            return
+        token = os.environ.get(TOKEN)
+        if not token:
+            raise WrongUsageError(
+                f"a hosted database takes a token: set {TOKEN} in the environment"
+            )
+        address = os.environ.get(API_URL) or _DEFAULT_API_URL
+        with RestClient(token, base_url=address) as client:
+            yield client.database(self.database or "")
 
     def __str__(self) -> str:
         """Return what the command line called it."""

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from strands_persql.admin import CheckProgress, Sweep
 from strands_persql.admin import Progress as Moved
+from strands_persql.cli.connection import WrongUsageError
 from strands_persql.cli.wording import as_json, counted, one_line, printable
 
 FAILED, USAGE, NOT_FOUND, FOUND_DAMAGE, EXISTS = 1, 2, 3, 4, 5
@@ -58,6 +59,8 @@ class Output:
             return
         if not sys.stdin.isatty() or self.json:
             text = f"{question} Nobody can be asked here: give --yes."
+            if self.json:
+                raise self.fail(WrongUsageError(text), USAGE)
             self.errors.print(Text(text), soft_wrap=True)
             raise typer.Exit(USAGE)
         if not typer.confirm(question, err=True):

@@ -253,7 +253,7 @@ class PerSQLSessionRepository(SessionRepository):
             raise ValueError("agent_id | must say whose message or turns these are")
         return fork_at(self._store, self._checkpoints, session_id, key_of(new_id, agent_id), at)
 
-    def rewind_session(self, session_id: str, agent_id: str, to: Point) -> None:
+    def rewind_session(self, session_id: str, agent_id: str, to: Point) -> int:
         """Have an agent go back that nobody needs to have open.
 
         As `PerSQLSessionManager.rewind` does, with a request to read what the agent works with.
@@ -265,13 +265,16 @@ class PerSQLSessionRepository(SessionRepository):
             to: A checkpoint or its id; a message that the agent works with, as the repository has
                 read it, to be its last one; or how many of its latest turns to drop.
 
+        Returns:
+            How many messages the agent works with then.
+
         Raises:
             ConflictError: With ``on_conflict="raise"``, if another writer came first.
             NotFoundError: If the agent or the checkpoint isn't there.
             ValueError: If there is no such message, there aren't as many turns, or the checkpoint
                 is another agent's.
         """
-        rewind_stored(self._store, key_of(session_id, agent_id), to)
+        return rewind_stored(self._store, key_of(session_id, agent_id), to)
 
     def list_checkpoints(self, session_id: str, agent_id: str | None = None) -> list[Checkpoint]:
         """List the checkpoints of an agent, or of all of a session's, oldest first.

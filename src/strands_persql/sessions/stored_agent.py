@@ -93,10 +93,15 @@ def rewind(unit: UnitOfWork, agent: Any, key: AgentKey, to: Point) -> None:
         unit.begin_again(agent, unit.rewind(agent, checkpoint_id))
 
 
-def rewind_stored(store: SessionStore, key: AgentKey, to: Point) -> None:
-    """Have an agent go back that nobody has open here; raises as `rewind` does."""
+def rewind_stored(store: SessionStore, key: AgentKey, to: Point) -> int:
+    """Have an agent go back that nobody has open here; raises as `rewind` does.
+
+    Returns:
+        How many messages it works with.
+    """
     agent, unit = _open(store, key)
     rewind(unit, agent, key, to)
+    return len(agent.messages)
 
 
 def fork_at(
