@@ -70,7 +70,7 @@ def prepared(backend: Backend, switch: Switch, **options: Any) -> PerSQLSessionR
 
 def content(backend: Backend) -> Any:
     """Give all rows without times and write ids, which differ from run to run."""
-    volatile = ("write_id", "writes", "created_at", "updated_at", "data", "epoch")
+    volatile = ("write_id", "writes", "created_at", "updated_at", "stored_at", "data", "epoch")
     return {
         table: [{k: v for k, v in row.items() if k not in volatile} for row in rows]
         for table, rows in backend.dump().items()

@@ -310,6 +310,30 @@ def test_one_dict_is_said_again_and_again(backend: Backend, commit: str, make: O
 
 
 @both
+@pytest.mark.parametrize("make", [unmanaged, sliding(4), sliding()])
+@pytest.mark.parametrize("copied", ["all", "the last prompt", "the last message"])
+def test_one_dict_is_said_again_behind_copies(
+    backend: Backend, commit: str, make: Options, copied: str
+) -> None:
+    """A message that is said again is said again, where what was said before was replaced."""
+    scene = Scene(backend, commit, make)
+    agent = scene.open()
+    go = user("go on")
+    for _ in range(6):
+        agent([go])
+        if copied == "all":
+            agent.messages = copy.deepcopy(agent.messages)
+        elif copied == "the last prompt":
+            agent.messages[-2] = copy.deepcopy(agent.messages[-2])
+        else:
+            agent.messages[-1] = copy.deepcopy(go)
+    scene.check_rows(edited=False)
+    agent("something else")
+    scene.check(agent)
+    scene.check_rows(edited=False)
+
+
+@both
 def test_equal_messages_are_not_the_same(backend: Backend, commit: str) -> None:
     """Messages that are equal, without being one, keep their number and their places."""
     scene = Scene(backend, commit, sliding(5))

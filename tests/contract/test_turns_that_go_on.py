@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from strands.hooks import BeforeToolCallEvent
 
-from strands_persql.testing import ToolCall
+from strands_persql.testing import Fault, ToolCall
 from tests.contract.agents import (
     STAND_IN,
     Scene,
@@ -13,6 +13,7 @@ from tests.contract.agents import (
     both,
     calls,
     memory,
+    outcome,
     paying,
     sliding,
     step,
@@ -22,13 +23,15 @@ from tests.contract.stopped import (
     CALL,
     INTERRUPTS,
     PAID,
+    STEP,
     interrupted,
     places,
     stop,
     ways,
 )
-from tests.support.backends import Backend
+from tests.support.backends import NEVER, Backend
 from tests.support.conversation import said, state_in_database
+from tests.support.faults import Switch
 
 pytestmark = pytest.mark.backends("memory", "http")
 
@@ -111,6 +114,72 @@ def test_a_turn_that_another_has_dropped(backend: Backend, where: str) -> None:
     assert paid == ["Ada"]
     assert scene.turns()[-1][1] == ["Pay 5.", "call pay", PAID, "Done."]
     scene.check(agent)
+
+
+@both
+@pytest.mark.guarantee(number=18)
+@pytest.mark.parametrize("fault", ["lost_request", "lost_answer"])
+@pytest.mark.parametrize("after", range(4))
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_turn_that_could_not_be_stored(
+    backend: Backend, commit: str, fault: Fault, after: int, others: int
+) -> None:
+    """Who goes on after a fault goes on with the turn that met it, not with the one before."""
+    scene = Scene(backend, commit, lambda: {**unmanaged(), "tools": [step]})
+    switch = Switch(backend.database)
+    manager = scene.manager(repository=backend.repository(switch, retry=NEVER))
+    agent, other = scene.open("one", manager=manager), scene.open()
+    agent("zero")
+    agent.model = scene.model(STEP, "two")
+    switch.next = [*[None] * after, fault]
+    if outcome(lambda: agent("X")) == "done":
+        return  # there are fewer round trips in it
+    for number in range(others):
+        other(f"o{number}")
+    calls_before = sum("toolUse" in str(one) for one in agent.messages)
+    agent.model = scene.model(*[STEP] * (1 - calls_before), "two")
+    agent(None)
+    turns = [texts for _, texts in scene.turns()]
+    assert turns[0] == ["zero", "one"]
+    assert turns[-1][:2] + turns[-1][-1:] == ["X", "call step", "two"]
+    assert len({turn for turn, _ in scene.turns()}) == len(turns) == 2 + others
+    scene.check(agent)
+    other("And?")
+    scene.check(other)
+
+
+@both
+@pytest.mark.parametrize("fault", ["lost_request", "lost_answer"])
+@pytest.mark.parametrize("after", range(3))
+@pytest.mark.parametrize("others", [0, 1])
+def test_an_interrupt_that_could_not_be_stored(
+    backend: Backend, commit: str, fault: Fault, after: int, others: int
+) -> None:
+    """Who answers it answers it for its own turn, and stores all of it."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {**unmanaged(), "tools": [pay]})
+    switch = Switch(backend.database)
+    manager = scene.manager(repository=backend.repository(switch, retry=NEVER))
+    agent, other = scene.open("one", manager=manager), scene.open()
+    agent("zero")
+    agent.model = scene.model(CALL)
+    switch.next = [*[None] * after, fault]
+    outcome(lambda: agent("X"))
+    switch.next = []
+    waiting = list(agent._interrupt_state.interrupts.values())
+    if not waiting:
+        return  # it has ended before
+    for number in range(others):
+        other(f"o{number}")
+    agent.model = scene.model("two")
+    agent(answers(waiting, "Ada"))
+    assert paid == ["Ada"]
+    turns = [texts for _, texts in scene.turns()]
+    assert (turns[0], turns[-1]) == (["zero", "one"], ["X", "call pay", PAID, "two"])
+    assert len(turns) == 2 + others
+    scene.check(agent)
+    other("And?")
+    scene.check(other)
 
 
 @both

@@ -140,24 +140,24 @@ class Turns:
 
     def stopped_id(self, agent: Any) -> str:
         """Return the id of the turn that an agent goes on with, or nothing."""
-        state, last = upstream.interrupts(agent), self.last
+        state = upstream.interrupts(agent)
         if isinstance(state, upstream.WaitingInterrupts) and state.activated:
             return state.turn_id
-        if last is not None and last.entries:
-            return last.turn_id
-        return self._history.stopped_turn()
+        latest = self.current or self.last  # the current one couldn't be stored as it ended
+        return latest.turn_id if latest and latest.entries else self._history.stopped_turn()
 
     def is_known_whole(self, turn_id: str) -> bool:
         """Whether all messages of a turn are known, also where the view has a part of it."""
-        if not turn_id or (self.last is not None and self.last.turn_id == turn_id):
+        if not turn_id or turn_id in self.own_ids:
             return True
         first = next(iter(self._history.of_turn(turn_id)), None)
         return first is not None and first.message is not None and is_prompt(first.message)
 
     def with_id(self, turn_id: str) -> Turn | None:
         """Return a turn that the agent goes on with, or None where nothing of it is known."""
-        if self.last is not None and self.last.turn_id == turn_id:
-            return self.last
+        for turn in (self.current, self.last):
+            if turn is not None and turn.turn_id == turn_id:
+                return turn
         entries = self._history.of_turn(turn_id) if turn_id else []
         return Turn(turn_id, entries) if entries else None
 
@@ -176,8 +176,9 @@ class Turns:
         state = upstream.interrupts(agent)
         ids = set() if state is None else set(state.interrupts)
         found = [turn for turn, one in waiting.items() if set(one.get("interrupts", ())) == ids]
-        if self.last is not None and (self.last.turn_id in found or not found):
-            return self.last.turn_id
+        latest = self.current or self.last
+        if latest is not None and (latest.turn_id in found or not found):
+            return latest.turn_id
         return found[0] if found else self._history.stopped_turn()
 
     def refuse(self, turn_id: str) -> None:

@@ -223,11 +223,13 @@ class UnitOfWork:
             if self._view.is_out_of_order:
                 self._view.is_out_of_order = False
                 self._view.weave(agent, self._base)
-            if not self._has_failed and self._fence is None:
-                self.commit(agent)
-            self._turns.end()
-            self._turns.answered_id = None
-            self._turns.wait_for_answers(agent, waiting_turns(self._base.own))
+            try:
+                if not self._has_failed and self._fence is None:
+                    self.commit(agent)
+            finally:
+                self._turns.end()
+                self._turns.answered_id = None
+                self._turns.wait_for_answers(agent, waiting_turns(self._base.own))
 
     def close(self, agent: Any) -> None:
         """Store all that is pending, for nothing comes after it."""

@@ -124,16 +124,16 @@ class WorkingView:
         return [one for one in left if isinstance(one, HistoryEntry) and one.is_edited]
 
     def replaces(self, message: Message, agent: Any) -> bool:
-        """Whether a message has taken another one's place in memory, with more content."""
+        """Whether a message has taken the last one's place in memory, with more content."""
+        last = next(reversed(self._pending.messages or self._memory.entries), None)
         mark = upstream.tracking_id(message)
-        if mark is None:
+        if last is None or mark is None or last.mark != mark or last.message is message:
             return False
-        known = [*self._memory.entries, *self._pending.messages]
-        replaced = [one for one in known if one.mark == mark and one.message is not message]
-        if not replaced:  # as a rule
+        in_memory = iter(reversed(agent.messages))
+        if all(one is not message for one in in_memory):
             return False
-        in_memory = set(map(id, agent.messages))
-        return any(id(one.message) not in in_memory for one in replaced)
+        before = next(in_memory, None)
+        return before is None or upstream.tracking_id(before) != mark
 
     def take_redaction(self, redacted: Message, agent: Any) -> tuple[list[HistoryEntry], Message]:
         """Return what an agent has redacted, and the object that holds the new content.
