@@ -234,6 +234,32 @@ def test_who_only_looked_does_not_ask_again(backend: Backend, commit: str, when:
     assert scene.invalid == []
 
 
+@pytest.mark.guarantee(number=18)
+@both
+@pytest.mark.parametrize("where", ["the one that answered", "another process", "a new process"])
+def test_one_of_two_interrupts_is_answered_once(backend: Backend, commit: str, where: str) -> None:
+    """Of two calls of one message, each is answered once, and the other one waits meanwhile."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    both_calls = [ToolCall("pay", {"amount": n}, f"p{n}") for n in (1, 2)]
+    interrupts = scene.open(both_calls)("Pay both.").interrupts or ()
+    one, two = (answers([i for i in interrupts if f":p{n}:" in i.id], "Ada") for n in (1, 2))
+    answering, late = scene.open(), scene.open()
+    answering(one)
+    again = {"the one that answered": answering, "another process": late}.get(where, scene.open())
+    refused(lambda: again(answers([i for i in interrupts if ":p1:" in i.id], "Eve")))
+    refused(lambda: again([*one, *two]))
+    assert paid == ["Ada"]
+    again.model = scene.model("Done.")
+    assert again(two).stop_reason == "end_turn"
+    assert paid == ["Ada", "Ada"]
+    assert scene.transcript()[-1] == "Done."
+    scene.check(again)
+    for agent in (answering, late, scene.open()):
+        refused(lambda agent=agent: agent(two))  # type: ignore[misc]
+    assert len(paid) == 2
+
+
 # -- several turns that wait -----------------------------------------------------------------------
 
 

@@ -10,11 +10,13 @@ from tests.contract.agents import (
     STAND_IN,
     Scene,
     answers,
+    asked,
     both,
     calls,
     memory,
     outcome,
     paying,
+    refused,
     sliding,
     step,
     unmanaged,
@@ -180,6 +182,37 @@ def test_an_interrupt_that_could_not_be_stored(
     scene.check(agent)
     other("And?")
     scene.check(other)
+
+
+@both
+@pytest.mark.guarantee(number=18)
+@pytest.mark.parametrize("fault", ["lost_answer", None])
+def test_a_process_that_ends_behind_its_claim(
+    backend: Backend, commit: str, fault: Fault | None
+) -> None:
+    """Nobody answers the turn again, for its tool may have run; the session goes on."""
+    pay, paid = paying()
+    scene = Scene(backend, commit, lambda: {"tools": [pay]})
+    prompt = interrupted(scene.open(CALL))
+    switch, late = Switch(backend.database), scene.open()
+    repository = backend.repository(switch, retry=NEVER)
+    answering = scene.open(manager=scene.manager(repository=repository))
+
+    def end(event: BeforeToolCallEvent) -> None:  # noqa: ARG001 - its name counts
+        switch.down = "lost_request"
+        raise RuntimeError("killed")
+
+    answering.hooks.add_callback(BeforeToolCallEvent, end)
+    switch.next = [fault]
+    with pytest.raises(Exception, match="reached" if fault is None else "known"):
+        answering(prompt)
+    fresh = scene.open()
+    for agent in (late, fresh):
+        refused(lambda agent=agent: agent(prompt))  # type: ignore[misc]
+    assert paid == []
+    fresh("Did you pay?")
+    assert asked(fresh) == ["Pay 5.", "call pay", f"result {STAND_IN}", "Did you pay?"]
+    scene.check(fresh)
 
 
 @both

@@ -179,24 +179,33 @@ class WaitingInterrupts(_InterruptState):
             self.unanswered = None
 
     def _choose_turn(self, answered: set[str]) -> None:
-        if self.activated and answered <= self.interrupts.keys():
+        waiting = _unanswered(self) if self.activated else set()
+        if answered <= waiting:
             return
         for turn_id, state in self.others.items():
-            if answered <= state["interrupts"].keys():
+            chosen = _InterruptState.from_dict(state)
+            if answered <= _unanswered(chosen):
                 own = self.to_dict()
                 others = {**self.others, self.turn_id: own}
                 others.pop(turn_id)
-                chosen = _InterruptState.from_dict(state)
                 self.__dict__.update(chosen.__dict__)
                 self.turn_id, self.others = turn_id, others
                 return
-        waiting = self.interrupts.keys() if self.activated else ()
-        unknown = ", ".join(sorted(map(repr, answered.difference(waiting))))
+        unknown = ", ".join(sorted(map(repr, answered - waiting)))
         raise ConflictError(
             f"the interrupts {unknown} are not waiting here: they were answered elsewhere, or are"
             " of several turns, which are answered one after the other. Open the session again to"
             " see what waits"
         )
+
+
+def _unanswered(state: _InterruptState) -> set[str]:
+    """Return the interrupts that wait, of those of several calls that are answered one by one.
+
+    Where all have answers, nothing came of the latest ones: they may be given again.
+    """
+    waiting = {name for name, one in state.interrupts.items() if one.response is None}
+    return waiting or set(state.interrupts)
 
 
 def _answered(prompt: Iterable[Any]) -> set[str]:
