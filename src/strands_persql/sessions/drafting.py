@@ -16,15 +16,9 @@ from strands_persql.persistence.changes import (
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.containers import copy_containers
-from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions import upstream
-from strands_persql.sessions.content import AgentContent
 from strands_persql.sessions.history import Entry, HistoryEntry, edited
-from strands_persql.sessions.known_history import KnownHistory
-from strands_persql.sessions.message_codec import MessageCodec
-from strands_persql.sessions.pending import PendingChanges
-from strands_persql.sessions.turns import Turns
-from strands_persql.sessions.working_view import WorkingView
+from strands_persql.sessions.tracked_agent import TrackedAgent
 from strands_persql.tables.tables import MAX_ID
 
 
@@ -118,33 +112,18 @@ class Drafter:
     """Makes change sets of what has changed about an agent.
 
     Args:
-        key: The agent.
-        messages: What encodes messages.
-        content: What encodes the agent's content.
-        history: What is known of its history.
-        pending: What is to be stored.
-        turns: Its own turns.
-        view: What it works with.
+        tracked: What is known of the agent.
     """
 
-    def __init__(
-        self,
-        key: AgentKey,
-        messages: MessageCodec,
-        content: AgentContent,
-        history: KnownHistory,
-        pending: PendingChanges,
-        turns: Turns,
-        view: WorkingView,
-    ) -> None:
+    def __init__(self, tracked: TrackedAgent) -> None:
         """Initialize."""
-        self._key = key
-        self._messages = messages
-        self._content = content
-        self._history = history
-        self._pending = pending
-        self._turns = turns
-        self._view = view
+        self._key = tracked.key
+        self._content = tracked.content
+        self._messages = tracked.messages
+        self._history = tracked.history
+        self._pending = tracked.pending
+        self._turns = tracked.turns
+        self._view = tracked.view
 
     def draft(
         self, agent: Any, plan: Plan, base: MergeBase, *, asks_with_messages: bool
@@ -159,16 +138,16 @@ class Drafter:
         """
         entries = self._view.in_memory(agent)
         portion = self._portion(plan, entries, agent)
+        # The agent's row goes out with the last portion, for it says what all of them have stored.
         text, content, shown, wanted, view = None, None, None, None, None
         if portion.is_last:
             text, content = self._changed_content(agent, plan, base)
         if portion.is_last and plan.messages:
             shown = self._view.shown(entries)
             wanted, view = self._wanted_view(shown, portion, base.view)
-        if not (portion.is_moving or portion.updated or content or view or plan.checkpoint):
+        if not any((portion.is_moving, portion.updated, content, view, plan.checkpoint)):
             return None
         updated = [self._sent_update(one, plan) for one in portion.updated]
-        asks_foreign = plan.asks_foreign or (bool(portion.pending) and asks_with_messages)
         change = ChangeSet(
             plan.id,
             self._key,
@@ -181,7 +160,7 @@ class Drafter:
             first=self._turns.current_first_id,
             complete_to=self._history.complete_to,
             needs_exact_ids=self._needs_exact_ids(portion, view, base.view),
-            asks_foreign=asks_foreign,
+            asks_foreign=plan.asks_foreign or (bool(portion.pending) and asks_with_messages),
             checkpoint=plan.checkpoint if portion.is_last else None,
             rewound=() if view is None else self._rewound(portion.ids),
         )

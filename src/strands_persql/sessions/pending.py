@@ -55,6 +55,11 @@ class PendingChanges:
         entry.data, entry.copy = self._codec.encode(entry.record).data, copy
 
     @property
+    def has_any(self) -> bool:
+        """Whether there is a message or a redaction to store."""
+        return bool(self.messages or self.redacted)
+
+    @property
     def is_full(self) -> bool:
         """Whether there is as much as one transaction stores."""
         size = sum(len(one.data) for one in self.messages)

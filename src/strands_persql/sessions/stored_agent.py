@@ -90,7 +90,7 @@ def rewind(unit: UnitOfWork, agent: Any, key: AgentKey, to: Point) -> None:
         )
     with unit.lock:
         checkpoint_id = to if isinstance(to, str) else to.checkpoint_id
-        unit.begin_again(agent, unit.rewind(agent, checkpoint_id))
+        unit.rewind(agent, checkpoint_id)
 
 
 def rewind_stored(store: SessionStore, key: AgentKey, to: Point) -> int:
