@@ -6,9 +6,9 @@ import pytest
 from strands import ToolContext, tool
 
 from strands_persql import LocalDatabase, PerSQLSessionManager, PerSQLSessionRepository
-from strands_persql.errors import AccessDeniedError, ConflictError
+from strands_persql.errors import AccessDeniedError, ConflictError, CorruptRowError
 from strands_persql.testing import FaultyDatabase, Redact, ToolCall
-from tests.contract.agents import Scene, both, manager_of, outcome, sliding, unmanaged
+from tests.contract.agents import Scene, both, manager_of, memory, outcome, sliding, unmanaged
 from tests.support.backends import NEVER, Backend
 
 
@@ -207,3 +207,79 @@ def test_tables_of_version_1_get_the_table() -> None:
         database.query("DROP TABLE strands_checkpoints")
         repository.setup()
         assert database.query("SELECT * FROM strands_checkpoints")["data"] == []
+
+
+# -- rows that can't be read -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("data", "{torn"),
+        ("data", "[]"),
+        ("view", "3"),
+        ("view", '[["a",1]]'),
+        ("turns", "[[0]]"),
+        ("turns", '["x"]'),
+        ("rewound", "{"),
+        ("newest_id", "many"),
+    ],
+)
+def test_a_checkpoint_that_cant_be_read(
+    backend: Backend, column: str, value: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs itself alone: it is named, and the others are listed and gone back to."""
+    scene = Scene(backend, make=unmanaged)
+    agent = scene.open()
+    manager, points = manager_of(agent), []
+    for text in ("one", "two"):
+        agent(text)
+        points.append((manager.checkpoint(agent, text), memory(agent)))
+    agent("three")
+    (torn, _), (whole, held) = points
+    backend.raw(
+        f"UPDATE strands_checkpoints SET {column} = ? WHERE checkpoint_id = ?",
+        value,
+        torn.checkpoint_id,
+    )
+    before = backend.dump()
+
+    assert manager.checkpoints(agent) == [whole]
+    place = f"key=<('s', 'a', '{torn.checkpoint_id}')>"
+    assert f"table=<strands_checkpoints>, {place} | " in caplog.text
+    repository = backend.repository()
+    for call in (
+        lambda: manager.rewind(agent, torn),
+        lambda: repository.rewind_session("s", "a", torn.checkpoint_id),
+        lambda: repository.fork_session("s", "copy", at=torn),
+        lambda: repository.fork_session("s", "copy", at=torn.checkpoint_id),
+    ):
+        with pytest.raises(CorruptRowError, match=f"its column '{column}' is misshapen") as caught:
+            call()
+        assert caught.value.table == "strands_checkpoints"
+        assert caught.value.key == ("s", "a", torn.checkpoint_id)
+    assert backend.dump() == before
+    manager.rewind(agent, whole)
+    assert memory(agent) == held
+    scene.check(agent)
+    repository.truncate_session("s", "a")
+    assert scene.transcript() == ["one", "answer 1", "two", "answer 2"]
+
+
+def test_what_was_rewound_cant_be_read(backend: Backend) -> None:
+    """Who goes back again writes it anew."""
+    scene = Scene(backend, make=unmanaged)
+    agent = scene.open()
+    agent("one")
+    agent("two")
+    manager_of(agent).rewind(agent, 1)
+    for torn in ("{torn", "3", '["x"]', '[["a"]]'):
+        backend.raw("UPDATE strands_checkpoints SET rewound = ? WHERE checkpoint_id = ''", torn)
+        agent("on")
+        manager_of(agent).checkpoint(agent)
+        manager_of(agent).rewind(agent, 1)
+        assert backend.repository().truncate_session("s", "a") == 2
+        agent = scene.open()
+        agent("and on")
+        manager_of(agent).rewind(agent, 1)
+        scene.check(agent)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 from strands import Agent
 from strands.agent.conversation_manager import (
@@ -41,7 +41,11 @@ TABLES = {
     "strands_agents": ("session_id", "agent_id"),
     "strands_messages": ("session_id", "agent_id", "message_id"),
     "strands_multi_agents": ("session_id", "multi_agent_id"),
+    "strands_checkpoints": ("session_id", "agent_id", "checkpoint_id"),
+    "strands_contents": ("session_id", "digest", "place"),
 }
+_LARGE = 300_000  # characters: kept apart from its row
+_GONE_BACK_WITH = ("strands_agents", "strands_checkpoints", "strands_contents")
 PATIENCE = RetryPolicy(budget=2.0, first_wait=0.001, max_wait=0.01, conflict_attempts=5)
 DEEP = "[" * 100_000
 TEXTS = (
@@ -99,6 +103,14 @@ class Damage:
         return {"sql": sql, "params": (self.value, *self.key)}
 
 
+class Point(NamedTuple):
+    """A checkpoint."""
+
+    session_id: str
+    agent_id: str
+    checkpoint_id: str
+
+
 class Fuzz:
     """One damaged row after the other, each drawn by its number.
 
@@ -146,6 +158,7 @@ class Fuzz:
             assert not self._warnings.lines
             self._opens(damage)
             assert is_refused == bool(self._warnings.lines) or self._is_beyond_writing(damage)
+            self._goes_back(damage)
             self._goes(damage)
 
     def _restore(self) -> None:
@@ -164,7 +177,7 @@ class Fuzz:
         key = tuple(row[name] for name in TABLES[table])
         columns = [name for name in row if name not in TABLES[table]]
         column = draw.choice(["data", "data", "data", *columns])
-        if column in ("data", "view") and row[column] and draw.random() < 0.7:
+        if str(row[column])[:1] in ("{", "[") and draw.random() < 0.7:
             text = json.dumps(mutated(json.loads(row[column]), draw))
             return Damage(table, key, column, text, draw.choice(("?", "?", "?", "CAST(? AS BLOB)")))
         if draw.random() < 0.2 and isinstance(row[column], str):
@@ -302,6 +315,32 @@ class Fuzz:
         else:
             _agent(manager, name)
 
+    def _goes_back(self, damage: Damage) -> None:
+        """Checkpoints can be listed, gone back to, kept and removed, but for a damaged one."""
+        if damage.table not in _GONE_BACK_WITH or self._is_beyond_writing(damage):
+            return
+        repository = self._repository()
+        points = [
+            Point(row["session_id"], row["agent_id"], row["checkpoint_id"])
+            for row in self._rows["strands_checkpoints"]
+            if row["checkpoint_id"]
+        ]
+        listed = {one.checkpoint_id for one in repository.list_checkpoints("s")}
+        for point in points:
+            error = self._error_of(partial(repository.rewind_session, *point))
+            if error is not None:
+                self.ends[f"CorruptRowError {error.table}"] += 1
+                self._is_named(damage, error)
+            assert (error is None) == (point.checkpoint_id in listed)
+        manager = PerSQLSessionManager("s", self._database, retry=PATIENCE)
+        for name in ("a", "b"):
+            agent = _agent(manager, name)
+            manager.checkpoint(agent, "anew")
+            agent("on")
+            manager.rewind(agent, 1)
+        repository.truncate_session("s", "a")
+        _agent(PerSQLSessionManager("s", self._database, retry=PATIENCE), "a")("and on")
+
     def _goes(self, damage: Damage) -> None:
         """What is damaged can be replaced, and deleted with its session."""
         repository = self._repository()
@@ -320,7 +359,10 @@ class Fuzz:
     @staticmethod
     def _is_named(damage: Damage, error: CorruptRowError) -> None:
         assert str(error).isprintable()
-        assert (error.table, error.key) == (damage.table, damage.key)
+        if damage.table == "strands_contents":  # what is kept apart is named by who refers to it
+            assert error.table in TABLES
+        else:
+            assert (error.table, error.key) == (damage.table, damage.key)
 
     def _refuses(self, manager: PerSQLSessionManager, name: str, damage: Damage) -> None:
         """Opening what can't be written raises, and names the row."""
@@ -379,7 +421,13 @@ def _agent(manager: PerSQLSessionManager, agent_id: str) -> Agent:
 def _live(database: LocalDatabase) -> None:
     """Live through some turns of every kind."""
     manager = PerSQLSessionManager("s", database)
-    replies: list[Any] = ["hi", [ToolCall("count"), ToolCall("count")], "two", Redact("[gone]")]
+    replies: list[Any] = [
+        "hi",
+        [ToolCall("count"), ToolCall("count")],
+        "two",
+        Redact("[gone]"),
+        *["well"] * 2,
+    ]
     agent = Agent(
         model=ScriptedModel(replies),
         session_manager=manager,
@@ -396,10 +444,15 @@ def _live(database: LocalDatabase) -> None:
         {"image": {"format": "png", "source": {"bytes": b"\x89P"}}},
     ]
     agent(secret)
+    agent(f"large: {'x' * _LARGE}")
+    manager.checkpoint(agent, "before the summary")
     agent.messages.insert(0, {"role": "assistant", "content": [{"text": "a summary"}]})
     agent.messages.insert(0, {"role": "user", "content": [{"text": "what came before?"}]})
     del agent.messages[3:5]
     manager.sync_agent(agent)
+    manager.checkpoint(agent, "with the summary")
+    agent("not meant")
+    manager.rewind(agent, 1)
     other = Agent(
         model=ScriptedModel([ToolCall("count"), "1", ToolCall("count"), "2", "3"]),
         session_manager=manager,
@@ -410,6 +463,7 @@ def _live(database: LocalDatabase) -> None:
     )
     for text in ("one", "two", "three"):
         other(text)
+        manager.checkpoint(other)
     manager.initialize_multi_agent(Team(step=1, nodes={"x": [1]}))
     manager.close()
     beside = PerSQLSessionManager("t", database)

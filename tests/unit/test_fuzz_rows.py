@@ -19,7 +19,8 @@ def test_whatever_a_row_is_like_it_costs_that_row(fuzz: Fuzz) -> None:
     """Of 150 odd rows each costs itself alone, is named, and can be replaced and deleted."""
     for number in range(150):
         fuzz.run(number)
-    assert {f"CorruptRowError {table}" for table in TABLES} <= fuzz.ends.keys()
+    named = TABLES.keys() - {"strands_contents"}  # whose rows are named by those that refer to them
+    assert {f"CorruptRowError {table}" for table in named} <= fuzz.ends.keys()
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda one: repr(one)[:25])

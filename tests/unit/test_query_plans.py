@@ -16,6 +16,7 @@ from strands_persql.tables import (
     archiving,
     catalogue,
     checking,
+    checkpoint_rows,
     checkpointing,
     contents,
     creating,
@@ -196,8 +197,8 @@ BOUNDED = {
         complete_to=5,
         turn="t",
     ),
-    "read_checkpoint": checkpointing.read_checkpoint(TABLES, KEY, "c"),
-    "list_checkpoints": checkpointing.list_checkpoints(TABLES, "s", "a"),
+    "read_checkpoint": checkpoint_rows.read_checkpoint(TABLES, KEY, "c"),
+    "list_checkpoints": checkpoint_rows.list_checkpoints(TABLES, "s", "a"),
     "rewind_agent": checkpointing.rewind_agent(
         TABLES,
         KEY,

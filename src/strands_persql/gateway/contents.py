@@ -224,7 +224,8 @@ def _rows_with_leaves(answer: Answer) -> Iterator[tuple[int, int, Row, list[str]
 
 def _add(rows: Sequence[Row], parts: dict[str, dict[int, str]]) -> None:
     for row in rows:
-        parts.setdefault(row["digest"], {})[int(row["place"])] = row["data"]
+        if isinstance(row["data"], str):  # else it is lost, as if it weren't there
+            parts.setdefault(row["digest"], {})[int(row["place"])] = row["data"]
 
 
 def _size(parts: Mapping[int, str] | None) -> int:

@@ -1,6 +1,6 @@
 """Checkpoints of agents, and what is made of them within the database: forks and truncations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,13 +8,19 @@ import cachetools
 from strands.types.session import Session
 
 from strands_persql.databases.protocol import Statement
-from strands_persql.errors import AlreadyExistsError, NotFoundError, OutcomeUnknownError
-from strands_persql.gateway.batch import Answer, Batch
+from strands_persql.errors import (
+    AlreadyExistsError,
+    CorruptRowError,
+    NotFoundError,
+    OutcomeUnknownError,
+)
+from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.persistence.compare_and_swap import not_found
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
-from strands_persql.tables import checkpointing, creating, forking, reading, retention
+from strands_persql.tables import checkpoint_rows, creating, forking, reading, retention
+from strands_persql.tables.codec import warn_of
 
 _REMEMBERED = 1024  # requests whose answers were lost
 
@@ -41,7 +47,7 @@ class Checkpoint:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Checkpoint":
-        """Return a checkpoint as it was read."""
+        """Return a checkpoint as it was read, and can be."""
         return cls(
             row["session_id"],
             row["agent_id"],
@@ -71,23 +77,41 @@ class Checkpoints:
         self._in_doubt: cachetools.LRUCache[Any, str] = cachetools.LRUCache(_REMEMBERED)
 
     def list(self, session_id: str, agent_id: str | None = None) -> list[Checkpoint]:
-        """Return the checkpoints of an agent, or of all of a session, oldest first."""
-        statement = checkpointing.list_checkpoints(self._store.tables, session_id, agent_id)
-        rows = self._store.kept_rows(statement, session_id, agent_id)
-        return [Checkpoint.of(row) for row in rows]
+        """Return the checkpoints of an agent, or of all of a session, oldest first.
+
+        One that can't be read is left out, and a warning names it.
+        """
+        found = []
+        for row in self._rows(session_id, agent_id):
+            if row["problem"] is None:
+                found.append(Checkpoint.of(row))
+            else:
+                warn_of(self._corrupt(row), "the checkpoint is left out")
+        return found
+
+    def _rows(self, session_id: str, agent_id: str | None = None) -> Iterable[Row]:
+        statement = checkpoint_rows.list_checkpoints(self._store.tables, session_id, agent_id)
+        return self._store.kept_rows(statement, session_id, agent_id)
+
+    def _corrupt(self, row: Row) -> CorruptRowError:
+        key = AgentKey(row["session_id"], row["agent_id"])
+        return self._store.codec.corrupt_checkpoint(key, row["checkpoint_id"], row["problem"])
 
     def find(self, session_id: str, checkpoint: Checkpoint | str) -> Checkpoint:
         """Return a checkpoint of a session.
 
         Raises:
+            CorruptRowError: If it can't be read.
             NotFoundError: If it isn't there.
             ValueError: If it is another session's.
         """
         if isinstance(checkpoint, str):
-            found = [one for one in self.list(session_id) if one.checkpoint_id == checkpoint]
-            if not found:
-                raise no_checkpoint(session_id, checkpoint)
-            return found[0]
+            for row in self._rows(session_id):
+                if row["checkpoint_id"] == checkpoint:
+                    if row["problem"] is not None:
+                        raise self._corrupt(row)
+                    return Checkpoint.of(row)
+            raise no_checkpoint(session_id, checkpoint)
         if checkpoint.session_id != session_id:
             raise ValueError(f"checkpoint={checkpoint!r} | must be of session {session_id!r}")
         return checkpoint
@@ -129,7 +153,7 @@ class Checkpoints:
         if answer.first(source) is None:
             raise NotFoundError(f"session {session_id!r} does not exist", session_id=session_id)
         if at is not None:
-            raise no_checkpoint(session_id, at.checkpoint_id)
+            self.find(session_id, at.checkpoint_id)  # which says what is wrong with it
         raise NotFoundError(
             f"session {copy_id!r}, which this had made, was deleted since", session_id=copy_id
         )

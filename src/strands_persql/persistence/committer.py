@@ -26,6 +26,7 @@ from strands_persql.persistence.view import view_of
 from strands_persql.runtime.clock import now
 from strands_persql.tables import (
     appending,
+    checkpoint_rows,
     checkpointing,
     preconditions,
     reading,
@@ -348,7 +349,7 @@ class Committer:
                 turn=new.turn or "-",
             )
         )
-        return batch.ask(checkpointing.read_checkpoint(self._tables, key, new.checkpoint_id))
+        return batch.ask(checkpoint_rows.read_checkpoint(self._tables, key, new.checkpoint_id))
 
     def _read_foreign(self, change: ChangeSet, base: MergeBase) -> Any:
         view = change.view or base.view

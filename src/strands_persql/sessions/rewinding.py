@@ -23,6 +23,7 @@ from strands_persql.sessions.tool_calls import answered_ids
 from strands_persql.sessions.upstream import tracking_id
 from strands_persql.sessions.weaving import weave
 from strands_persql.tables import checkpointing, preconditions, retention
+from strands_persql.tables.cells import text_in
 from strands_persql.tables.tables import RowData
 
 # -- in memory -------------------------------------------------------------------------------------
@@ -178,6 +179,7 @@ class Rewinder:
 
         Raises:
             ConflictError: If another writer came first and may not be merged with.
+            CorruptRowError: If the agent's row or the checkpoint can't be read.
             NotFoundError: If the agent or the checkpoint isn't there.
             InDoubtError: If an answer was lost.
         """
@@ -192,6 +194,10 @@ class Rewinder:
                 return found.agent
             if found.checkpoint is None:
                 raise no_checkpoint(self._key.session_id, self._checkpoint_id)
+            if found.checkpoint["problem"] is not None:
+                raise self._store.codec.corrupt_checkpoint(
+                    self._key, self._checkpoint_id, found.checkpoint["problem"]
+                )
             lost = self._store.swaps.lose(self._conflict(attempt, found))
             attempt = self._merged(known, found, found.checkpoint)
             raise lost
@@ -294,12 +300,14 @@ class Rewinder:
                 **self._key.context,
             )
         agent = CachedAgent.of(row)
+        if agent.problem:
+            raise self._store.codec.corrupt_agent(self._key, agent.problem)
         read = [StoredMessage.of(one) for one in answer[messages]]
         is_same = cached is not None and cached.history_version == agent.history_version
         kept = cached.messages.within(agent.view) if cached is not None and is_same else ()
         whole = sorted({one.message_id: one for one in (*kept, *read)}.values())
         agent = replace(agent, messages=StoredMessages(whole))
-        return _Found(agent, row["writes"], None, len(read) < MESSAGES_PER_REQUEST)
+        return _Found(agent, text_in(row["writes"]), None, len(read) < MESSAGES_PER_REQUEST)
 
     def _whole(self, found: _Found) -> _Found:
         """Return the agent with all of its messages, where one answer can't bring them."""

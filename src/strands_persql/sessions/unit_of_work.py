@@ -10,12 +10,12 @@ from strands_persql.persistence.cached import CachedAgent
 from strands_persql.persistence.checkpoints import Checkpoint
 from strands_persql.persistence.locks import AgentLock
 from strands_persql.persistence.store import SessionStore
-from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.sessions import upstream
 from strands_persql.sessions.agent_past import AgentPast
 from strands_persql.sessions.content import waiting_turns
 from strands_persql.sessions.history import HistoryEntry
+from strands_persql.sessions.restoring import Restorer
 from strands_persql.sessions.stopped_turns import StoppedTurns
 from strands_persql.sessions.synchronizer import Synchronizer
 from strands_persql.sessions.tool_calls import is_open, is_placeholder
@@ -276,8 +276,7 @@ class UnitOfWork:
             found: Its row, and what it works with.
         """
         with self.lock:
-            codec = self._store.codec
-            fields = codec.read_agent_fields(self._key, found.data)
+            restorer = Restorer(self._store.codec, strict=False)
+            fields, prepended = restorer.agent(agent, self._key, found)
             self._begin(found, fields)
-            record = codec.agent_of(self._key, copy_containers(fields))
-            self.restore(agent, upstream.give_back(agent, record))
+            self.restore(agent, prepended)

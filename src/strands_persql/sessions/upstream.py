@@ -11,7 +11,6 @@ from typing import Any, TypeVar, cast
 
 import strands.hooks.events as strands_events
 import strands.types.exceptions as strands_exceptions
-from strands.agent.state import AgentState
 from strands.hooks.events import AfterInvocationEvent
 from strands.hooks.registry import HookRegistry
 from strands.interrupt import _InterruptState
@@ -32,24 +31,6 @@ def agent_record(agent: Any) -> SessionAgent:
     if from_bidi_agent is not None and not hasattr(agent, "conversation_manager"):
         return from_bidi_agent(agent)  # type: ignore[no-any-return]
     return SessionAgent.from_agent(agent)
-
-
-def give_back(agent: Any, record: SessionAgent) -> list[Message]:
-    """Give an agent its state back, and what its conversation manager knows.
-
-    Args:
-        agent: The agent.
-        record: Its record.
-
-    Returns:
-        The messages that its conversation manager puts first.
-    """
-    agent.state = AgentState(record.state)
-    manager = getattr(agent, "conversation_manager", None)
-    if manager is None:
-        return []
-    record.initialize_internal_state(agent)
-    return manager.restore_from_session(record.conversation_manager_state) or []
 
 
 def is_stateful(agent: Any) -> bool:

@@ -3,6 +3,7 @@
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables.archiving import read_messages
+from strands_persql.tables.checkpoint_rows import is_within, list_in
 from strands_persql.tables.tables import WITHIN_SCOPE, Tables
 
 _NEXT = """(
@@ -77,9 +78,9 @@ def read_message_rows(
 ) -> Statement:
     """Read rows of messages, and whether their agent is behind them; see `read_messages`."""
     columns = f"""agent_id, message_id, {_KINDS} AS counter, version, turn, data, EXISTS (
-        SELECT 1 FROM {{checkpoints}} AS c CROSS JOIN json_each(c.rewound) AS g
+        SELECT 1 FROM {{checkpoints}} AS c
         WHERE c.session_id = r.session_id AND c.agent_id = r.agent_id AND c.checkpoint_id = ''
-            AND r.message_id BETWEEN json_extract(g.value, '$[0]') AND json_extract(g.value, '$[1]')
+            AND {is_within("r.message_id", list_in("c.rewound"))}
     ) AS is_rewound"""  # noqa: S608 - nothing but constants
     return read_messages(tables, session_id, columns, after=after, rows=rows, size=size)
 

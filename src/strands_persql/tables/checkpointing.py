@@ -7,6 +7,13 @@ moves, as a whole, to higher ids.
 
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables.checkpoint_rows import (
+    PROBLEM,
+    is_within,
+    list_in,
+    number_at,
+    ranges_in,
+)
 from strands_persql.tables.expressions import OF_AGENT, PUSH_WRITE
 from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.reading import RANGES, WINDOW_START
@@ -56,7 +63,7 @@ REWOUND_ID = ""
 """Of the row that says what an agent has gone back behind, which is no checkpoint."""
 
 _REWOUND = f"""coalesce((
-    SELECT rewound FROM {{checkpoints}} WHERE {OF_AGENT} AND checkpoint_id = ''
+    SELECT {ranges_in("rewound")} FROM {{checkpoints}} WHERE {OF_AGENT} AND checkpoint_id = ''
 ), '[]')"""  # noqa: S608
 
 
@@ -123,51 +130,14 @@ def keep_checkpoint(
     )
 
 
-_SUMMARY = """
-    c.session_id, c.agent_id, c.checkpoint_id, c.label, c.created_at, (
-        SELECT coalesce(sum(1 + json_extract(t.value, '$[2]') - json_extract(t.value, '$[1]')), 0)
-        FROM json_each(c.turns) AS t
-    ) + (SELECT count(*) FROM json_each(c.view) AS v WHERE v.type = 'object'
-        AND coalesce(json_type(v.value, '$.__persql__'), '') <> 'object'
-    ) AS messages
-"""
-
-
-def read_checkpoint(tables: Tables, key: AgentKey, checkpoint_id: str) -> Statement:
-    """Read what is told of a checkpoint."""
-    return tables.statement(
-        f"""
-        SELECT {_SUMMARY} FROM {{checkpoints}} AS c
-        WHERE c.session_id = :session_id AND c.agent_id = :agent_id
-            AND c.checkpoint_id = :checkpoint_id
-        """,  # noqa: S608
-        **key.context,
-        checkpoint_id=checkpoint_id,
-    )
-
-
-def list_checkpoints(tables: Tables, session_id: str, agent_id: str | None) -> Statement:
-    """Read what is told of the checkpoints of an agent, or of all of a session, oldest first."""
-    of_agent = "" if agent_id is None else " AND c.agent_id = :agent_id"
-    return tables.statement(
-        f"""
-        SELECT {_SUMMARY} FROM {{checkpoints}} AS c
-        WHERE c.session_id = :session_id{of_agent} AND c.checkpoint_id <> ''
-        ORDER BY c.agent_id, c.version, c.newest_id, c.created_at, c.checkpoint_id
-        """,  # noqa: S608
-        session_id=session_id,
-        agent_id=agent_id,
-    )
-
-
 # -- going back ------------------------------------------------------------------------------------
 
 CHECKPOINT = """
     FROM {checkpoints} AS c WHERE c.session_id = :session_id AND c.agent_id = :agent_id
         AND c.checkpoint_id = :checkpoint_id
 """
-_FIRST, _LAST = "json_extract(t.value, '$[1]')", "json_extract(t.value, '$[2]')"
-_WRITE = "json_extract(t.value, '$[3]')"
+_FIRST, _LAST, _WRITE = (number_at("t", index) for index in (1, 2, 3))
+_TURNS_THEN, _VIEW_THEN = list_in("c.turns"), list_in("c.view")
 _OF_CHECKPOINT_M = "m.session_id = c.session_id AND m.agent_id = c.agent_id"
 # Ids grow only, so the first message of a turn is where it was or beyond.
 _NOW = f"""CASE {_WRITE} WHEN '' THEN {_FIRST} ELSE (
@@ -178,18 +148,18 @@ _NOW = f"""CASE {_WRITE} WHEN '' THEN {_FIRST} ELSE (
 
 RESOLVED_VIEW = f"""
     CASE WHEN NOT EXISTS (
-        SELECT 1 FROM json_each(c.turns) AS t WHERE {_WRITE} <> '' AND NOT EXISTS (
+        SELECT 1 FROM json_each({_TURNS_THEN}) AS t WHERE {_WRITE} <> '' AND NOT EXISTS (
             SELECT 1 FROM {{messages}} AS m
             WHERE {_OF_CHECKPOINT_M} AND m.message_id = {_FIRST} AND m.write_id = {_WRITE}
         )
-    ) THEN c.view ELSE (
+    ) THEN {_VIEW_THEN} ELSE (
         SELECT json_group_array(json(item)) FROM (
             SELECT CASE v.type WHEN 'object' THEN v.value
                 ELSE json_array(p.now, p.now + p.last - p.first) END AS item
-            FROM json_each(c.view) AS v LEFT JOIN (
-                SELECT t.key AS number, json_extract(t.value, '$[0]') AS place,
+            FROM json_each({_VIEW_THEN}) AS v LEFT JOIN (
+                SELECT t.key AS number, {number_at("t", 0)} AS place,
                     {_FIRST} AS first, {_LAST} AS last, {_NOW} AS now
-                FROM json_each(c.turns) AS t
+                FROM json_each({_TURNS_THEN}) AS t
             ) AS p ON p.place = v.key
             WHERE v.type = 'object' OR p.now IS NOT NULL ORDER BY v.key, p.number
         )
@@ -239,7 +209,7 @@ def rewind_agent(
             window_start = CAST(:start AS INTEGER),
             version = version + 1, writes = {PUSH_WRITE}, updated_at = :time
         WHERE {OF_AGENT} AND version = :own_version AND write_id = :own_origin
-            AND EXISTS (SELECT 1 {CHECKPOINT}) AND {precondition.sql}
+            AND EXISTS (SELECT 1 {CHECKPOINT} AND {PROBLEM} IS NULL) AND {precondition.sql}
         """,  # noqa: S608
         **key.context,
         checkpoint_id=checkpoint_id,
@@ -372,7 +342,7 @@ def read_refused(tables: Tables, key: AgentKey, checkpoint_id: str, write_id: st
     """Read what a checkpoint has, unless a write has gone back to it."""
     return tables.statement(
         f"""
-        SELECT c.data, {RESOLVED_VIEW} AS view {CHECKPOINT} AND NOT EXISTS (
+        SELECT c.data, {RESOLVED_VIEW} AS view, {PROBLEM} AS problem {CHECKPOINT} AND NOT EXISTS (
             SELECT 1 FROM {{agents}} WHERE {OF_AGENT} AND instr(writes, :write_id) > 0
         )
         """,  # noqa: S608
@@ -388,10 +358,8 @@ def read_rest_of_turn(
     """Read which messages of a turn are between two ids, and whether the agent is behind them."""
     return tables.statement(
         f"""
-        SELECT message_id, version, write_id, turn, claim, '' AS data, EXISTS (
-            SELECT 1 FROM json_each({_REWOUND}) AS g WHERE message_id
-                BETWEEN json_extract(g.value, '$[0]') AND json_extract(g.value, '$[1]')
-        ) AS is_rewound
+        SELECT message_id, version, write_id, turn, claim, '' AS data,
+            {is_within("message_id", _REWOUND)} AS is_rewound
         FROM {{messages}}
         WHERE {OF_AGENT} AND message_id > :after AND message_id < :before AND turn = :turn
         ORDER BY message_id

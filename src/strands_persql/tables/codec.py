@@ -220,6 +220,11 @@ class RowCodec:
         """Return the error for a graph's or swarm's row that can't be read."""
         return corrupt(self._tables.multi_agents, (*key,), why, key.context)
 
+    def corrupt_checkpoint(self, key: AgentKey, checkpoint_id: str, column: str) -> CorruptRowError:
+        """Return the error for a checkpoint's row of which a column can't be read."""
+        why = f"its column {column!r} is misshapen"
+        return corrupt(self._tables.checkpoints, (*key, checkpoint_id), why, key.context)
+
     def read_message(self, key: AgentKey, row: MessageData) -> SessionMessage:
         """Decode a message; its id is its row's."""
         place = self._tables.messages, (*key, row.message_id)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
+from strands_persql.tables.checkpoint_rows import PROBLEM, list_in, number_at
 from strands_persql.tables.checkpointing import CHECKPOINT, RESOLVED_VIEW
 from strands_persql.tables.expressions import NEWEST, OF_AGENT, PUSH_WRITE
 from strands_persql.tables.reading import RANGES
@@ -124,7 +125,7 @@ def fork_session(
     copy, is_there, unused = _AS_IT_IS, "", []
     if at is not None:
         values |= {"agent_id": at[0], "checkpoint_id": at[1]}
-        copy, is_there = _AS_IT_WAS, f" AND EXISTS (SELECT 1 {CHECKPOINT})"
+        copy, is_there = _AS_IT_WAS, f" AND EXISTS (SELECT 1 {CHECKPOINT} AND {PROBLEM} IS NULL)"
         unused = [tables.statement(_DROP_UNUSED, **values)]
     *parts, session = (
         tables.statement(_copied(table, replaced, f"{_IS_FREE}{is_there}{only}"), **values)
@@ -154,13 +155,12 @@ _IS_SHOWN = f"""EXISTS (
         AND m.message_id BETWEEN json_extract(r.value, '$[0]')
             AND coalesce(json_extract(r.value, '$[1]'), {MAX_ID})
 )"""  # noqa: S608
-_FIRST, _LAST = "json_extract(t.value, '$[1]')", "json_extract(t.value, '$[2]')"
+_FIRST, _LAST, _WRITE = (number_at("t", index) for index in (1, 2, 3))
 # A turn is deleted from some message on, so that one of its ends is gone.
 _IS_WHOLE = f"""EXISTS (
     SELECT 1 FROM {{messages}} AS m CROSS JOIN {{messages}} AS n
     WHERE m.session_id = :session_id AND m.agent_id = :agent_id AND m.message_id >= {_FIRST}
-        AND CASE json_extract(t.value, '$[3]') WHEN '' THEN m.message_id = {_FIRST}
-            ELSE m.write_id = json_extract(t.value, '$[3]') END
+        AND CASE {_WRITE} WHEN '' THEN m.message_id = {_FIRST} ELSE m.write_id = {_WRITE} END
         AND n.session_id = :session_id AND n.agent_id = :agent_id
         AND n.message_id = m.message_id + {_LAST} - {_FIRST}
 )"""  # noqa: S608
@@ -183,10 +183,11 @@ def truncate_agent(tables: Tables, key: AgentKey, write_id: str) -> list[Stateme
     templates = (
         f"""
         DELETE FROM {{messages}} WHERE {OF_AGENT} AND message_id IN (
-            SELECT m.message_id FROM {{checkpoints}} AS c CROSS JOIN json_each(c.rewound) AS g
+            SELECT m.message_id FROM {{checkpoints}} AS c
+            CROSS JOIN json_each({list_in("c.rewound")}) AS g
             CROSS JOIN {{messages}} AS m ON m.session_id = c.session_id
-                AND m.agent_id = c.agent_id AND m.message_id
-                BETWEEN json_extract(g.value, '$[0]') AND json_extract(g.value, '$[1]')
+                AND m.agent_id = c.agent_id
+                AND m.message_id BETWEEN {number_at("g", 0)} AND {number_at("g", 1)}
             WHERE c.session_id = :session_id AND c.agent_id = :agent_id AND c.checkpoint_id = ''
                 AND NOT {_IS_SHOWN}
         ) AND {_IS_DUE}
@@ -194,7 +195,9 @@ def truncate_agent(tables: Tables, key: AgentKey, write_id: str) -> list[Stateme
         """,  # noqa: S608
         f"""
         DELETE FROM {{checkpoints}} WHERE {OF_AGENT} AND checkpoint_id <> '' AND {_IS_DUE}
-            AND EXISTS (SELECT 1 FROM json_each(turns) AS t WHERE NOT {_IS_WHOLE})
+            AND EXISTS (
+                SELECT 1 FROM json_each({list_in("turns")}) AS t WHERE NOT {_IS_WHOLE}
+            )
         """,  # noqa: S608
         f"""
         INSERT INTO {{deletions}} (write_id, deleted_at)

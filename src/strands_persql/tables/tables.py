@@ -195,6 +195,7 @@ class Tables:
         self.agents = f"{prefix}agents"
         self.messages = f"{prefix}messages"
         self.multi_agents = f"{prefix}multi_agents"
+        self.checkpoints = f"{prefix}checkpoints"
         self._templates: dict[str, tuple[str, tuple[str, ...]]] = {}
 
     def statement(self, template: str, **values: Value) -> Statement:
