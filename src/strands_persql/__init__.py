@@ -7,6 +7,7 @@ from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Stats
 from strands_persql.persistence.cache import SessionCache
 from strands_persql.persistence.checkpoints import Checkpoint
+from strands_persql.persistence.message_index import MessageHit
 from strands_persql.sessions.manager import PerSQLSessionManager
 from strands_persql.sessions.repository import PerSQLSessionRepository
 
@@ -60,6 +61,7 @@ __all__ = [
     "DatabaseOpenError",
     "InvalidDataError",
     "LocalDatabase",
+    "MessageHit",
     "NotFoundError",
     "OutcomeUnknownError",
     "PerSQLError",

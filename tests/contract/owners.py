@@ -169,6 +169,19 @@ def _rewound(attempt: Attempt) -> Any:
     return agent.messages, agent.state.get()
 
 
+def _rewound_unopened(attempt: Attempt) -> Any:
+    found = []
+    for to in (attempt.checkpoint, attempt.checkpoint.checkpoint_id, 1):
+        with contextlib.suppress(*REFUSED):
+            found.append(attempt.repository.rewind_session(attempt.session_id, "a", to))
+    return found
+
+
+def _truncated(attempt: Attempt) -> Any:
+    manager, agent = attempt.agent()
+    return manager.truncate(agent), agent.messages
+
+
 def _kept(attempt: Attempt) -> Any:
     manager, agent = attempt.agent()
     manager.checkpoint(agent, "mine")
@@ -226,6 +239,17 @@ def _measured(attempt: Attempt) -> Any:
     return attempt.admin.measure(starts_with=attempt.session_id)
 
 
+def _searched(attempt: Attempt, searchable: Any) -> Any:
+    attempt.admin.setup(search=True)
+    found = [searchable.search("nobody else")]
+    for agent_id in (None, "a"):
+        with contextlib.suppress(*REFUSED):
+            found.append(
+                searchable.search("nobody", session_id=attempt.session_id, agent_id=agent_id)
+            )
+    return found
+
+
 def _listed(attempt: Attempt) -> Any:
     admin, repository = attempt.admin, attempt.repository
     found: list[Any] = [
@@ -261,6 +285,8 @@ REPOSITORY: dict[str, Callable[[Attempt], Any]] = {
     "read_message": lambda it: it.repository.read_message(it.session_id, "a", 0),
     "read_multi_agent": lambda it: it.repository.read_multi_agent(it.session_id, "team"),
     "read_session": lambda it: it.repository.read_session(it.session_id),
+    "rewind_session": _rewound_unopened,
+    "search": lambda it: _searched(it, it.repository),
     "set_expiry": lambda it: it.repository.set_expiry(it.session_id, 1),
     "truncate_session": lambda it: it.repository.truncate_session(it.session_id, "a"),
     "update_agent": lambda it: it.repository.update_agent(it.session_id, session_agent(n=1)),
@@ -284,6 +310,7 @@ MANAGER: dict[str, Callable[[Attempt], Any]] = {
     "sync_agent": _synced("sync_agent"),
     "sync_bidi_agent": _synced("sync_bidi_agent"),
     "sync_multi_agent": _synced_team,
+    "truncate": _truncated,
 }
 ADMIN: dict[str, Callable[[Attempt], Any]] = {
     "check": lambda it: [*it.admin.check(it.session_id), *it.admin.check()],
@@ -300,6 +327,7 @@ ADMIN: dict[str, Callable[[Attempt], Any]] = {
     "list_sessions": _listed,
     "measure": _measured,
     "repair": _repaired,
+    "search": lambda it: _searched(it, it.admin),
     "sweep": lambda it: it.admin.sweep(),
     "transcript": lambda it: it.admin.transcript(it.session_id, "a"),
 }

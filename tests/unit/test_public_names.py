@@ -24,6 +24,7 @@ PUBLIC = [
     "DatabaseOpenError",
     "InvalidDataError",
     "LocalDatabase",
+    "MessageHit",
     "NotFoundError",
     "OutcomeUnknownError",
     "PerSQLError",

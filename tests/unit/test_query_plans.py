@@ -22,6 +22,7 @@ from strands_persql.tables import (
     creating,
     erasing,
     forking,
+    message_search,
     preconditions,
     repairing,
     retention,
@@ -38,7 +39,7 @@ ROW: dict[str, Any] = {**KEY.context, "message_id": 1}
 def database() -> Iterator[LocalDatabase]:
     """A database with our tables."""
     with LocalDatabase() as opened:
-        PerSQLSessionRepository(opened).setup()
+        PerSQLSessionRepository(opened, search=True).setup()
         yield opened
 
 
@@ -234,6 +235,28 @@ BOUNDED = {
         f"truncate_agent, {number}": statement
         for number, statement in enumerate(forking.truncate_agent(TABLES, KEY, "w"))
     },
+    **{
+        f"{name}, {within}": statement
+        for within in (None, "s")
+        for name, statement in (
+            ("read_new", message_search.read_new(TABLES, within, 9)),
+            ("read_changed", message_search.read_changed(TABLES, within, 9)),
+            (
+                "search_messages",
+                message_search.search_messages(
+                    TABLES, ["falcon"], session_id=within, agent_id=None, limit=9
+                ),
+            ),
+        )
+    },
+    **{
+        f"index_new, {number}": statement
+        for number, statement in enumerate(message_search.index_new(TABLES, [KEY]))
+    },
+    **{
+        f"index_changed, {number}": statement
+        for number, statement in enumerate(message_search.index_changed(TABLES, [(KEY, 1)]))
+    },
     "insert_message": repairing.insert_message(TABLES, KEY, 1, data="", turn="", time=""),
 }
 
@@ -279,6 +302,13 @@ def test_every_statement_of_the_administration_is_judged() -> None:
         "list_of",
         "parts_of",
         "expires_at",
+        # about the index as a whole
+        "create_index",
+        "drop_index",
+        "find_index",
+        "keep_no_deleted_words",
+        "merge",
+        "triggers",
     }
     modules = (
         archiving,
@@ -288,6 +318,7 @@ def test_every_statement_of_the_administration_is_judged() -> None:
         contents,
         erasing,
         forking,
+        message_search,
         repairing,
         retention,
     )

@@ -31,6 +31,7 @@ from strands_persql.databases.protocol import Database
 from strands_persql.errors import NotFoundError
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Stats
+from strands_persql.persistence.message_index import MessageHit, MessageIndex
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
@@ -85,13 +86,26 @@ class SessionAdmin:
 
     # -- tables --------------------------------------------------------------------------------
 
-    def setup(self) -> None:
+    def setup(self, *, search: bool | None = None) -> None:
         """Create the tables that aren't there, and bring older ones up to date.
+
+        Args:
+            search: True to make the full-text index of messages too, False to remove it, None to
+                leave that as it is.
 
         Raises:
             SchemaError: If this access may not do that; the error has the SQL for who may.
+            ValueError: If the index, which is all owners', is to be removed for one of them.
         """
-        self._access.setup()
+        access = self._access
+        if search is False and access.tables.owner is not None:
+            raise ValueError("search=False | the index is all owners': remove it without an owner")
+        access.setup()
+        index = MessageIndex(access.gateway, access.tables)
+        if search:
+            index.setup()
+        elif search is not None:
+            index.remove()
 
     def missing_sql(self) -> list[str]:
         """Return the SQL that `setup` would run: nothing where the tables are as they should be."""
@@ -174,6 +188,30 @@ class SessionAdmin:
         return transcript.read_transcript(
             self._access, session_id, agent_id, limit=limit, after=after, newest_first=newest_first
         )
+
+    def search(
+        self,
+        query: str,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        limit: int = 20,
+    ) -> list[MessageHit]:
+        """Find messages that have all words of a query, or words that begin so, the best first.
+
+        Args:
+            query: The words.
+            session_id: The session to look in, or None for all.
+            agent_id: The agent whose messages to look at, or None for all of the session's.
+            limit: The most to return.
+
+        Raises:
+            SchemaError: If there is no index: `setup` makes one.
+            ValueError: If the limit isn't from 1 to 1,000, or an agent is given without a session.
+        """
+        access = self._access
+        index = MessageIndex(access.gateway, access.tables)
+        return index.search(query, session_id=session_id, agent_id=agent_id, limit=limit)
 
     def measure(
         self,

@@ -9,6 +9,7 @@ from strands_persql.databases.local import LocalDatabase
 from strands_persql.databases.protocol import Database
 from strands_persql.errors import StatementError
 from strands_persql.gateway.batch import Batch
+from strands_persql.persistence.message_index import MessageIndex
 from strands_persql.runtime.ids import check_id
 from strands_persql.tables import archiving, erasing
 
@@ -61,6 +62,7 @@ def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
     counted = batch.ask(erasing.count_rows(access.tables, session_id))
     batch.run(*erasing.erase_session(access.tables, session_id))
     rows = access.run(batch, writes=True, session_id=session_id)[counted]
+    MessageIndex(access.gateway, access.tables).purge(session_id)
     access.gateway.empty_log()
     staged = sum(drop_staged(access, one) for one in _staged_of(access, session_id))
     return Erasure(

@@ -32,10 +32,18 @@ def setup(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the SQL, and run nothing.")
     ] = False,
+    search: Annotated[
+        bool | None,
+        typer.Option(
+            "--search/--no-search",
+            help="Make the full-text index of messages too, or remove it.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Create the tables, or bring those of earlier versions up to date.
 
-    Needed only where those who use the sessions may not create tables.
+    Needed only where those who use the sessions may not create tables, and for searching.
 
     Examples:
     [bold]strands-persql setup --local agents.db[/bold]
@@ -46,7 +54,7 @@ def setup(
         missing = admin.missing_sql()
         if not dry_run:
             try:
-                admin.setup()
+                admin.setup(search=search)
             except SchemaError as error:
                 output.note(error.sql)
                 raise
@@ -58,6 +66,8 @@ def setup(
     else:
         done = "were made or brought up to date" if missing else "are as they should be"
         output.say(f"The tables {where.prefix}* in {where} {done}.")
+        if search is not None:
+            output.say(f"The index of messages {'is up to date' if search else 'is removed'}.")
 
 
 def check(

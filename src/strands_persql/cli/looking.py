@@ -1,4 +1,4 @@
-"""``list`` and ``stats``: which sessions there are, and what they hold."""
+"""``list``, ``search`` and ``stats``: which sessions there are, and what they hold."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,6 +17,7 @@ from strands_persql.cli.output import Output
 from strands_persql.cli.terminal import bars, plain_table, print_all
 from strands_persql.cli.wording import counted, moment, number, one_line, size
 from strands_persql.gateway.stats import Stats
+from strands_persql.persistence.message_index import MAX_HITS
 
 _DAYS = 14
 _TOOLS = 10
@@ -33,6 +34,7 @@ class Sort(str, Enum):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     command(app, "list")(list_sessions)
+    command(app, "search")(search)
     command(app, "stats")(stats)
 
 
@@ -78,6 +80,45 @@ def list_sessions(
             console.print(
                 Text(f"There are more: go on with --after '{one_line(page.next)}'", "dim")
             )
+
+
+def search(
+    where: Place,
+    output: Output,
+    query: Annotated[str, typer.Argument(help="Words, or beginnings of words.")],
+    session: Annotated[
+        str | None, typer.Option("--session", "-s", help="In one session, instead of all.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option("--agent", "-a", help="Of one agent of the session.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=MAX_HITS, help="How many at most.")
+    ] = 20,
+) -> None:
+    """Find messages by what they say, the best first.
+
+    All words must be in a message. It takes an index: setup --search makes it.
+
+    Examples:
+    [bold]strands-persql search "seat oslo" --local agents.db[/bold]
+
+    [bold]strands-persql search invoice --session user-42 --database acme/state --json[/bold]
+    """
+    with where.open() as admin:
+        hits = admin.search(query, session_id=session, agent_id=agent, limit=limit)
+    if output.json:
+        output.document({"hits": [asdict(one) for one in hits]})
+        return
+    if not hits:
+        output.note("No message has these words.")
+        return
+    table = plain_table("session", "agent", "message", "who", "says", right=("message",))
+    for one in hits:
+        cells = [one.session_id, one.agent_id, str(one.message_id), one.role, one.snippet]
+        table.add_row(*(Text(one_line(cell)) for cell in cells))
+    with output.pages() as console:
+        console.print(table)
 
 
 def session_document(session: SessionSummary) -> dict[str, Any]:

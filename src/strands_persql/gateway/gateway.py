@@ -29,7 +29,7 @@ from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
 from strands_persql.gateway.telemetry import RoundTrip, Telemetry
 from strands_persql.runtime.text import one_line
-from strands_persql.tables import contents, migrations
+from strands_persql.tables import contents, message_search, migrations
 from strands_persql.tables.tables import KEYS, Tables
 
 logger = logging.getLogger("strands_persql")
@@ -287,11 +287,14 @@ class Gateway:
     def _check_once(self) -> None:
         """See that nothing of somebody else's stands in the place of the tables."""
         if self._check_tables is not None:
-            names = [self._tables.prefix + name for name in KEYS]
+            names = [self._tables.prefix + name for name in (*KEYS, "search_new", "search_changed")]
             self._check_tables(
                 names,
-                indexes=[f"{self._tables.prefix}search"],
-                triggers=[*contents.triggers(self._tables, KEYS)],
+                indexes=[f"{self._tables.prefix}{name}" for name in ("search", "message_search")],
+                triggers=[
+                    *contents.triggers(self._tables, KEYS),
+                    *message_search.triggers(self._tables),
+                ],
             )
             self._check_tables = None
 

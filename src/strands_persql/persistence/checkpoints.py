@@ -171,6 +171,7 @@ class Checkpoints:
         agent = batch.ask(reading.read_creating_write(self._store.tables, "agents", *key))
         with self._store.lock(key):
             answer = self._send(batch, key, write_id, key.session_id)
+        self._store.forget_deleted(key.session_id)
         if answer.first(agent) is None:
             raise not_found("agent", key)
         return len(answer[deleted])

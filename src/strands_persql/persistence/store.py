@@ -28,6 +28,7 @@ from strands_persql.persistence.changes import (
 from strands_persql.persistence.committer import Committer, Rebase, Request
 from strands_persql.persistence.compare_and_swap import CompareAndSwap
 from strands_persql.persistence.locks import AgentLock, AgentLocks
+from strands_persql.persistence.message_index import MessageIndex
 from strands_persql.persistence.opening import AGENTS_PER_OPEN, MESSAGES_PER_REQUEST, Opening
 from strands_persql.persistence.write_through import after_commit
 from strands_persql.runtime.ids import AgentKey, check_id
@@ -49,6 +50,7 @@ class SessionStore:
         clock: The time in seconds, for what ``max_staleness`` is compared with.
         expires_after: For how many seconds sessions are kept after their last activity, or None
             for as it is said of them, and for ever where nothing is.
+        search: Whether the full-text index of messages is kept.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class SessionStore:
         retry: RetryPolicy,
         clock: Callable[[], float] = time.monotonic,
         expires_after: int | None = None,
+        *,
+        search: bool = False,
     ) -> None:
         """Initialize without asking the database for anything."""
         self.tables = tables
@@ -68,6 +72,7 @@ class SessionStore:
         self.codec = RowCodec(tables, gateway.max_row_bytes)
         self._on_conflict: OnConflict = on_conflict
         self._retry = retry
+        self._keeps_index = search
         self._use(gateway)
         self._max_staleness = max_staleness
         self.clock = clock
@@ -107,6 +112,7 @@ class SessionStore:
     def _use(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.swaps = CompareAndSwap(gateway, self._on_conflict, self._retry)
+        self.index = MessageIndex(gateway, self.tables, is_kept=self._keeps_index)
         self._committer = Committer(self.swaps, self.tables, self.codec)
 
     # -- reading -------------------------------------------------------------------------------
@@ -304,6 +310,11 @@ class SessionStore:
             self.cache.forget(session_id)
             raise
 
+    def forget_deleted(self, session_id: str) -> None:
+        """Have the index and a file's log forget what was deleted or redacted in a session."""
+        self.index.forget_deleted(session_id)
+        self.gateway.empty_log()
+
     # -- change sets ---------------------------------------------------------------------------
 
     def base_of(self, key: AgentKey, agent: CachedAgent, fields: Mapping[str, Any]) -> MergeBase:
@@ -345,7 +356,7 @@ class SessionStore:
                 raise
             self.cache.written(key.session_id, lambda entry: after_commit(entry, stored, result))
         if any(update.is_redaction for update in stored.updates):
-            self.gateway.empty_log()
+            self.forget_deleted(key.session_id)
         if result.base.expires and not base.expires:  # which was said since the agent was read
             self._note_activity(key, result.base.origin)
         return result

@@ -99,7 +99,7 @@ class MessageRecords:
             setattr(session_message, SEEN, error.request.doubted_version)
             raise error.error from error
         if session_message.redact_message is not None:
-            self._store.gateway.empty_log()
+            self._store.forget_deleted(session_id)
         session_message.created_at = stored.created_at
         setattr(session_message, SEEN, version)
 

@@ -17,6 +17,7 @@ from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.persistence.cache import SessionCache, partition
 from strands_persql.persistence.changes import OnConflict
 from strands_persql.persistence.checkpoints import Checkpoint, Checkpoints
+from strands_persql.persistence.message_index import MessageHit
 from strands_persql.persistence.options import check_options, check_type, seconds_of
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import check_id
@@ -69,6 +70,8 @@ class PerSQLSessionRepository(SessionRepository):
         owner: Whose sessions these are, such as a user: nobody else's can be seen or changed
             through this repository, whatever the ids. None for all sessions, each under its id
             in the database. See `for_owner`.
+        search: Whether messages can be found by what they say: a full-text index is made where it
+            is missing, at a row written more for each message. See `search`.
         clock: The time in seconds that ``max_staleness`` is measured by.
 
     Attributes:
@@ -93,6 +96,7 @@ class PerSQLSessionRepository(SessionRepository):
         read_only: bool = False,
         expires_after: float | timedelta | None = None,
         owner: str | None = None,
+        search: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Initialize without asking the database for anything."""
@@ -114,6 +118,7 @@ class PerSQLSessionRepository(SessionRepository):
             retry,
             clock,
             seconds_of(expires_after),
+            search=search,
         )
         self.owner = owner
         self._use(store if owner is None else store.of_owner(owner))
@@ -166,6 +171,9 @@ class PerSQLSessionRepository(SessionRepository):
     def setup(self) -> None:
         """Create the tables, or bring those of earlier versions up to date.
 
+        With ``search=True`` the index of messages too; those that are there already are indexed
+        some thousand a request, and what was interrupted goes on when it is called again.
+
         Not needed where the access may create tables: the first call that misses them does it.
         Safe to call at any time.
 
@@ -173,6 +181,8 @@ class PerSQLSessionRepository(SessionRepository):
             SchemaError: If this access may not do that; the error has the SQL for someone who may.
         """
         self._store.gateway.setup()
+        if self._store.index.is_kept:
+            self._store.index.setup()
 
     def stats(self) -> Stats:
         """Return what has been counted since the repository was made."""
@@ -333,6 +343,34 @@ class PerSQLSessionRepository(SessionRepository):
             ValueError: If the limit is negative.
         """
         return self._sessions.list(limit, after, starts_with)
+
+    def search(
+        self,
+        query: str,
+        *,
+        session_id: str | None = None,
+        agent_id: str | None = None,
+        limit: int = 20,
+    ) -> list[MessageHit]:
+        """Find messages that have all words of a query, or words that begin so, the best first.
+
+        Upper and lower case and accents don't matter. What was deleted, redacted, edited since,
+        rewound or truncated isn't found, nor what is in sessions that have expired. One request,
+        and more where messages were stored since the last search: they are indexed first.
+
+        Args:
+            query: The words; no more than words, there are no operators.
+            session_id: The session to look in, or None for all.
+            agent_id: The agent whose messages to look at, or None for all of the session's.
+            limit: The most to return.
+
+        Raises:
+            SchemaError: If there is no index: it is made by a repository with ``search=True``.
+            ValueError: If the limit isn't from 1 to 1,000, or an agent is given without a session.
+        """
+        return self._store.index.search(
+            query, session_id=session_id, agent_id=agent_id, limit=limit
+        )
 
     # -- agents --------------------------------------------------------------------------------
 

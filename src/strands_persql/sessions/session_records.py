@@ -81,7 +81,7 @@ class SessionRecords:
             raise
         self._deletions.pop(session_id, None)
         self._store.cache.forget(session_id)
-        self._store.gateway.empty_log()
+        self._store.forget_deleted(session_id)
         row = answer.first(found)
         is_other = (
             row is None or row["has_expired"] or row["write_id"] != (origin or row["write_id"])

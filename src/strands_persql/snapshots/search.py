@@ -132,7 +132,11 @@ class FullTextSearch(NoIndex):
             )
             rows = self.with_index(storage.store, lambda: storage.store.gateway.run(batch))[found]
             return [
-                SearchHit(row["ref"][len(prefix) :], _score(row["score"]), snippet=row["snippet"])
+                SearchHit(
+                    row["ref"][len(prefix) :],
+                    searching.score_of(row["score"]),
+                    snippet=row["snippet"],
+                )
                 for row in rows
             ]
 
@@ -207,9 +211,3 @@ def _scopes(key: str) -> Iterator[str]:
     while place >= 0:
         yield searching.scope_word("d", key[:place])
         place = key.find("/", place + 1)
-
-
-def _score(rank: float) -> float:
-    """Return a score between 0 and 1, as Strands' own strategy does."""
-    score = abs(float(rank))
-    return score / (1.0 + score)

@@ -10,8 +10,32 @@ from strands_persql.databases.protocol import Statement
 from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.tables import Tables
 
+_LEAST_OF_BEGINNING = 3  # characters
 _SNIPPET_WORDS = 24
 _SNIPPET_CHARACTERS = 400
+
+
+def all_of(words: Sequence[str]) -> str:
+    """Return the query for texts that have all of some beginnings of words.
+
+    What so many words begin with that it says nothing is looked for as a word.
+    """
+    return " AND ".join(
+        f'"{word}" *' if len(word) >= _LEAST_OF_BEGINNING else f'"{word}"'
+        for word in (one.replace('"', '""') for one in words)
+    )
+
+
+def snippet(table: str, column: int) -> str:
+    """Return the SQL for what a text says around the words that were looked for."""
+    return f"""substr(snippet({table}, {column}, '', '', '…', {_SNIPPET_WORDS}),
+        1, {_SNIPPET_CHARACTERS})"""
+
+
+def score_of(rank: float) -> float:
+    """Return a score between 0 and 1 for a rank, as Strands' own strategy does."""
+    score = abs(float(rank))
+    return score / (1.0 + score)
 
 
 def create_index(tables: Tables) -> Statement:
@@ -109,13 +133,11 @@ def search_texts(tables: Tables, words: Sequence[str], scope: str | None, limit:
         scope: The word of the scope that they are in, or None for all.
         limit: The most to return.
     """
-    wanted = " AND ".join('"' + word.replace('"', '""') + '" *' for word in words)
-    query = f"content : ({wanted})"
+    query = f"content : ({all_of(words)})"
     return tables.statement(
         f"""
         SELECT ref, rank AS score,
-            substr(snippet({{search}}, 3, '', '', '…', {_SNIPPET_WORDS}), 1, {_SNIPPET_CHARACTERS})
-                AS snippet
+            {snippet("{search}", 3)} AS snippet
         FROM {{search}}
         WHERE {{search}} MATCH :query AND rank MATCH 'bm25(0.0, 0.0, 0.0, 1.0)'
             AND EXISTS (SELECT 1 FROM {{objects}} WHERE key = ref AND digest = mark)
