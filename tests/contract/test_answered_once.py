@@ -10,7 +10,7 @@ import pytest
 from strands import Agent
 from strands.hooks import BeforeModelCallEvent, BeforeToolCallEvent
 
-from strands_persql.testing import ToolCall
+from strands_persql.testing import InterceptingDatabase, ToolCall
 from tests.contract.agents import (
     Scene,
     answers,
@@ -187,6 +187,36 @@ def test_threads_that_answer_at_once(backend: Backend, commit: str, kind: str) -
     assert sorted(map(str, outcomes)) == ["ConflictError"] * 7 + ["done"]
     assert len(ran) == (1 if len(case.way.after) == 2 else 0)
     case.check(agents[outcomes.index("done")])
+
+
+@pytest.mark.guarantee(number=18)
+@both
+def test_who_opens_the_session_between_two_tries_of_a_claim(backend: Backend, commit: str) -> None:
+    """A claim that lost a race is no claim yet: its interrupt waits, and one process answers it."""
+    case = stop(backend, commit, "a tool interrupts")
+    database = InterceptingDatabase(backend.database)
+    manager = case.scene.manager(repository=backend.repository(database))
+    answering = case.open(manager=manager)
+    case.other.state.set("asked", value=True)  # so that the row is another one by then
+    case.other("What time?")
+    opened: list[Agent] = []
+
+    def open_between(statements: Any, _: Any) -> None:
+        if not opened and any("SET claim" in one["sql"] for one in statements):
+            opened.append(case.open())
+
+    def answer_too(event: BeforeToolCallEvent) -> None:  # noqa: ARG001 - its name counts
+        opened[0].model = case.scene.model("Done too.")
+        outcomes.append(outcome(lambda: opened[0](case.prompt)))
+
+    outcomes: list[str] = []
+    database.after = open_between
+    answering.hooks.add_callback(BeforeToolCallEvent, answer_too)
+    answering.model = case.scene.model("Done.")
+    answering(case.prompt)
+    assert outcomes == ["ConflictError"]
+    assert case.scene.transcript()[-4:] == ["Pay 5.", "call pay", PAID, "Done."]
+    case.scene.check(answering)
 
 
 @both

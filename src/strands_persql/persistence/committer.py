@@ -157,6 +157,8 @@ class Committer:
         if base.expires:
             batch.run(retention.refuse_expired(self._tables, change.key.session_id))
         batch.bring(*_skeletons(change, row))
+        if change.claim is not None:
+            precondition &= self._add_claim(batch, change, base, precondition if row else None)
         self._add_messages(batch, change, base, precondition)
         updates = self._add_updates(batch, change, base, precondition if row else None)
         self._add_agent(batch, change, base, row, precondition)
@@ -193,8 +195,8 @@ class Committer:
     ) -> Precondition:
         """Return the condition under which messages are stored."""
         is_refused = self._swaps.on_conflict == "raise"
-        edits_with_row = bool(change.updates) and row is not None
-        if is_refused or change.needs_exact_ids or edits_with_row:
+        is_with_row = row is not None and (bool(change.updates) or change.claim is not None)
+        if is_refused or change.needs_exact_ids or is_with_row:
             condition = preconditions.agent_is(base.origin, base.version)
         elif change.first is not None:
             # Messages that move must be in the open end of the view, whichever writer wrote it.
@@ -204,31 +206,42 @@ class Committer:
         if change.needs_exact_ids or (is_refused and (change.messages or change.rewound)):
             # Messages of the turn itself may be beyond it by then: the batch stores them.
             condition &= preconditions.nothing_after(change.complete_to, change.turn)
-        if change.claim is not None:
-            claim = change.claim
-            condition &= preconditions.claimed(claim.message_id, claim.message_write, change.id)
         return condition
+
+    def _add_claim(
+        self,
+        batch: Batch,
+        change: ChangeSet,
+        base: MergeBase,
+        precondition: Precondition | None,
+    ) -> Precondition:
+        """Add a claim, and return the condition that it is there.
+
+        Where the agent's row is written it is made with that, or not at all: whoever opens the
+        session in between would find interrupts that wait, and know of the claim.
+        """
+        claim = change.claim
+        assert claim is not None
+        version = base.version if self._swaps.on_conflict == "raise" else None
+        batch.run(
+            appending.claim_turn(
+                self._tables,
+                change.key,
+                message_id=claim.message_id,
+                message_write=claim.message_write,
+                turn=change.turn,
+                known_claim=claim.known,
+                write_id=change.id,
+                expires=base.expires,
+                precondition=precondition or preconditions.agent_is(base.origin, version),
+            )
+        )
+        return preconditions.claimed(claim.message_id, claim.message_write, change.id)
 
     def _add_messages(
         self, batch: Batch, change: ChangeSet, base: MergeBase, precondition: Precondition
     ) -> None:
         key, claim = change.key, change.claim
-        if claim is not None:
-            batch.run(
-                appending.claim_turn(
-                    self._tables,
-                    key,
-                    message_id=claim.message_id,
-                    message_write=claim.message_write,
-                    turn=change.turn,
-                    known_claim=claim.known,
-                    write_id=change.id,
-                    expires=base.expires,
-                    precondition=preconditions.agent_is(
-                        base.origin, base.version if self._swaps.on_conflict == "raise" else None
-                    ),
-                )
-            )
         if change.first is not None and (change.messages or claim is not None):
             last = change.messages[-1].write_id if change.messages else NO_WRITE
             batch.run(
@@ -372,11 +385,12 @@ class Committer:
         if not is_written and is_ambiguous:
             refuse_to_guess(change.key, base.version, found.version, found.writes)
         ids = {one["write_id"]: int(one["message_id"]) for one in _rows(answer, request.turn)}
-        lost, is_taken = self._lost_updates(request, answer), self._is_taken(request, answer)
+        lost = self._lost_updates(request, answer)
         has_all = all(message.write_id in ids for message in change.messages)
+        has_claim, is_taken = self._claimed(request, answer)
         checkpoint = None if request.checkpoint is None else answer.first(request.checkpoint)
         has_all = has_all and (request.checkpoint is None or checkpoint is not None)
-        is_applied = is_written and has_all and not lost and not is_taken
+        is_applied = is_written and has_all and has_claim and not lost
         next_base, has_foreign = self._next_base(request, found, is_applied)
         foreign = [StoredMessage.of(one) for one in _rows(answer, request.foreign)]
         return CommitResult(
@@ -465,12 +479,17 @@ class Committer:
         ]
 
     @staticmethod
-    def _is_taken(request: Request, answer: Answer) -> bool:
-        claim = request.change.claim
-        return claim is not None and not any(
-            row["write_id"] == claim.message_write and row["claim"] == request.change.id
-            for row in _rows(answer, request.turn)
-        )
+    def _claimed(request: Request, answer: Answer) -> tuple[bool, bool]:
+        """Return whether a change set has the claim that it makes, and whether another has it."""
+        change, claim = request.change, request.change.claim
+        if claim is None:
+            return True, False
+        rows = _rows(answer, request.turn)
+        row = next((one for one in rows if one["write_id"] == claim.message_write), None)
+        if row is not None and row["claim"] == change.id:
+            return True, False
+        is_last = row is not None and rows[-1] is row
+        return False, not is_last or row is None or row["claim"] != claim.known
 
     # -- conflicts -----------------------------------------------------------------------------
 
