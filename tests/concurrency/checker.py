@@ -215,6 +215,19 @@ class _Case:
         return {number: writer.entries for number, writer in self.writers.items()}
 
     @cached_property
+    def moved(self) -> set[str]:
+        """What writers said in turns that others have gone on with, and moved behind theirs."""
+        last: dict[str, int] = {}
+        for row in self.tables.messages:
+            last.update((row["turn"], writer_of(name)) for name in tokens_of(row))
+        return {
+            name
+            for name, places in self.places.items()
+            for turn in [self.tables.messages[places[-1]]["turn"]]
+            if turn and last.get(turn) != writer_of(name)
+        }
+
+    @cached_property
     def dropped(self) -> set[str]:
         """What somebody may have dropped from memory, for all."""
         return dropped_by_any(self.journals)
@@ -279,7 +292,7 @@ def _check_order(case: _Case) -> Iterator[Violation]:
     newest: dict[tuple[int, int | None], tuple[int, str]] = {}
     for name in sorted(case.places, key=lambda name: (case.places[name][0], _order(case, name))):
         writer = case.writers.get(writer_of(name))
-        if writer is None or name not in writer.order:
+        if writer is None or name not in writer.order or name in case.moved:
             continue
         chains: list[int | None] = [writer.run[name]]
         if name in writer.acknowledged:
@@ -402,7 +415,8 @@ def _check_shown(
         [
             writer.order[name]
             for name in shown
-            if name in writer.acknowledged or writer.run.get(name) == run
+            if name not in case.moved
+            and (name in writer.acknowledged or writer.run.get(name) == run)
         ]
         if run
         else []

@@ -514,6 +514,38 @@ class TestWhatIsAllowed:
 
         assert history.check() == []
 
+    def test_a_turn_that_another_went_on_with_may_have_moved(self) -> None:
+        """It stands where the one who went on with it did so, behind later turns of its writer."""
+        history = History()
+        history.remove("w0.0.r0", "w0.0.a")
+        history.messages += [
+            history.message(10, "t0", result="w1.1.r0"),
+            history.message(11, "t0", text="w1.1.a"),
+        ]
+        history.order(2, 3, 4, 5, 0, 1, 6, 7)
+        history.state = {}
+        history.agent |= {"version": 1, "writes": ""}
+        there = [*ALL[4:], "w0.0.u", "w0.0.c0", "w1.1.r0", "w1.1.a"]
+        texts = [{"role": "user", "content": [{"text": name}]} for name in there]
+        quiet = {"role": "user", "content": [{"text": "all quiet?"}]}
+        history.rest |= {"opened": texts, "asked": [*texts, quiet]}
+        history.rest |= {"held": [*texts, quiet], "restored": [*texts, quiet]}
+        history.journals[0] = [
+            entry("started", counted=[0, 0]),
+            turn(0, 0, "u", "c0"),
+            acknowledged("w0.0.u", "w0.0.c0"),
+            turn(0, 1, "u", "a", secret="secret-0-1"),  # noqa: S106 - no password
+            acknowledged("w0.1.u", "w0.1.a"),
+            shown(*there),
+        ]
+        history.journals[1] += [turn(1, 1, "r0", "a"), acknowledged("w1.1.r0", "w1.1.a")]
+        assert history.check() == []
+
+        history.order(0, 1, 4, 5, 6, 7, 2, 3)  # the other's own turns keep their order
+        assert history.check() == []
+        history.order(2, 3, 4, 5, 0, 1, 6, 7)
+        assert {one.kind for one in history.check()} == {"order"}
+
     def test_what_was_dropped_needs_not_be_shown(self) -> None:
         """What somebody has dropped, or may have when it died, is missing rightly."""
         history = History()
