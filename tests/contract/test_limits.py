@@ -141,6 +141,21 @@ def test_a_state_of_many_keys_is_stored(backend: Backend) -> None:
     assert len(found.state) == 4_001
 
 
+@pytest.mark.backends("memory", "http")
+def test_a_long_view_is_restored_in_its_order(backend: Backend) -> None:
+    """Parts of a history that are worked with in another order come back in that, page by page."""
+    backend.agent(conversation_manager=NullConversationManager())
+    fill(backend, 6_000)
+    backend.raw(
+        "UPDATE strands_agents SET version = version + 1, epoch = epoch + 1, view = ?,"
+        " window_start = 5900",
+        "[[3000,5499],[10,2009]]",
+    )
+    agent = backend.agent(conversation_manager=NullConversationManager())
+    expected = [*range(3_000, 5_500), *range(10, 2_010), *range(5_900, 6_000)]
+    assert said(agent.messages) == [f"m{number}" for number in expected]
+
+
 REMEMBERED = 16 * 1024 * 1024
 # Its objects take three times as much memory as their JSON.
 LARGE_STATE = {"text": "x" * 500_000, "objects": [[] for _ in range(20_000)]}

@@ -106,6 +106,19 @@ def opened(scene: Scene, view: str) -> Any:
     return agent
 
 
+def test_an_open_reads_each_message_once(backend: Backend) -> None:
+    """A restore that takes several requests reads no message twice."""
+    scene = Scene(backend, "message", unmanaged)
+    scene.open()("hello")
+    fill(scene, 5_000)
+    repository = backend.repository()
+
+    agent = scene.open(manager=backend.manager(repository=repository))
+
+    assert len(agent.messages) == 5_002
+    assert repository.stats().rows_read <= 5_002 + 40
+
+
 @both
 @pytest.mark.parametrize("view", VIEWS)
 def test_rows_read_beyond_a_long_history(backend: Backend, commit: str, view: str) -> None:

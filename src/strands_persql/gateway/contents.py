@@ -214,10 +214,11 @@ def _requests(missing: Mapping[str, int]) -> Iterator[tuple[list[str], int, int]
 
 def _rows_with_leaves(answer: Answer) -> Iterator[tuple[int, int, Row, list[str]]]:
     for result, rows in enumerate(answer.results):
-        if not rows or not any(column in rows[0] for column in _COLUMNS):
+        present = [one for one in _COLUMNS if rows and one in rows[0]]
+        if not any(has_leaves(row[one]) for one in present for row in rows):  # as a rule
             continue
         for place, row in enumerate(rows):
-            columns = [one for one in _COLUMNS if has_leaves(row.get(one))]
+            columns = [one for one in present if has_leaves(row[one])]
             if columns:
                 yield result, place, row, columns
 

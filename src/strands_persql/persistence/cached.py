@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from strands_persql.persistence.row_version import RowVersion
@@ -13,6 +14,9 @@ from strands_persql.persistence.view import View, view_of
 from strands_persql.tables.cells import Cells, number_in
 
 _ROW_OVERHEAD = 256  # a row object, its other strings and its place in a list, in bytes
+
+_COLUMNS = itemgetter("message_id", "version", "write_id", "turn", "claim", "data")
+_COLUMN_TYPES = [{int}, {int}, {str}, {str}, {str}, {str}]
 
 
 class StoredMessage(NamedTuple):
@@ -35,6 +39,14 @@ class StoredMessage(NamedTuple):
     claim: str
     data: str
     problem: str = ""
+
+    @classmethod
+    def all_of(cls, rows: Sequence[Mapping[str, Any]]) -> list["StoredMessage"]:
+        """Return messages as they were read."""
+        columns = [*zip(*map(_COLUMNS, rows), strict=True)]
+        if [set(map(type, column)) for column in columns] == _COLUMN_TYPES:  # as a rule
+            return [cls(*cells) for cells in zip(*columns, strict=True)]
+        return [cls.of(row) for row in rows]
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "StoredMessage":
@@ -92,6 +104,11 @@ class StoredMessages(Sequence[StoredMessage]):
             shared, first = shared[first : self._last], 0
         shared.extend(rows)
         return self._part(shared, first, len(shared), self.size + sum(row.size for row in rows))
+
+    def copied_with(self, rows: Sequence[StoredMessage]) -> "StoredMessages":
+        """Return a sequence with more messages at its end, and a list of its own."""
+        size = self.size + sum(row.size for row in rows)
+        return self._part([*self, *rows], 0, len(self) + len(rows), size)
 
     def since(self, message_id: int) -> "StoredMessages":
         """Return the part from a message id on."""
@@ -197,7 +214,8 @@ class CachedAgent:
             "epoch": self.history_version,
             "view": self.view.stored,
             "start": self.view.start,
-            "next": self.last_id + 1,
+            # Not from ``last_id``: where an answer is cut, there is more before the window's start.
+            "next": self.messages[-1].message_id + 1 if self.messages else 0,
         }
 
     def refreshed(self, row: Mapping[str, Any], messages: Sequence[StoredMessage]) -> "CachedAgent":
@@ -210,7 +228,7 @@ class CachedAgent:
             and self.view.start <= fresh.view.start
         )
         kept = self.messages.within(fresh.view) if is_continued else StoredMessages()
-        return replace(fresh, messages=StoredMessages([*kept, *messages]) if messages else kept)
+        return replace(fresh, messages=kept.copied_with(messages) if messages else kept)
 
 
 @dataclass(frozen=True)

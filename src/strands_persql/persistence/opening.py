@@ -1,6 +1,8 @@
 """What opens a session: its statements within a batch, and what their rows say."""
 
 import math
+from itertools import groupby
+from operator import itemgetter
 
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.persistence.cached import (
@@ -50,8 +52,8 @@ class Opening:
         expires = session["expires_in"] is not None
         known = {} if entry is None else entry.agents
         messages: dict[str, list[StoredMessage]] = {}
-        for message in answer[self._messages]:
-            messages.setdefault(message["agent_id"], []).append(StoredMessage.of(message))
+        for agent_id, rows in groupby(answer[self._messages], itemgetter("agent_id")):
+            messages.setdefault(agent_id, []).extend(StoredMessage.all_of([*rows]))
         agents = {}
         for row in answer[self._agents][:limit]:
             agent_id = row["agent_id"]

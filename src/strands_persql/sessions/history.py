@@ -62,9 +62,8 @@ class HistoryEntry:
         if record is not None:
             message = record.to_message()
             entry.copy, entry.mark = copy_containers(message), tracking_id(message)
-        entry.write_id, entry.turn, entry.message_id = row.write_id, row.turn, row.message_id
-        entry.was_in_memory = True
-        entry.version, entry.claim, entry.data, entry.digest = row.version, row.claim, "", b""
+        entry.message_id, entry.version, entry.write_id, entry.turn, entry.claim, _, _ = row
+        entry.data, entry.digest, entry.was_in_memory = "", b"", True
         return entry
 
     @property

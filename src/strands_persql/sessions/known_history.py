@@ -17,7 +17,7 @@ from strands_persql.sessions.history import (
 )
 from strands_persql.sessions.message_codec import MessageCodec
 from strands_persql.sessions.tool_calls import is_open
-from strands_persql.sessions.upstream import mark_message
+from strands_persql.sessions.upstream import mark_message, tracking_id
 from strands_persql.tables.codec import UNREADABLE_EXTRA, RowCodec, warn_of
 from strands_persql.tables.encoding import MissingContentError, decoded_text
 from strands_persql.tables.shapes import is_message
@@ -104,17 +104,17 @@ class KnownHistory:
 
     def _add(self, rows: Sequence[StoredMessage]) -> None:
         for entry in self._decoded(rows):
-            self.dropped.pop(entry.key, None)
+            if self.dropped:
+                self.dropped.pop(entry.key, None)
             self.add(entry)
 
     def _decoded(self, rows: Sequence[StoredMessage]) -> list[HistoryEntry]:
         """Return rows as entries; one that can't be read costs that one alone."""
-        entries = []
-        for record, row in zip(self._messages.decode(rows), rows, strict=True):
-            if record is not None:
+        records = self._messages.decode(rows)
+        for record, row in zip(records, rows, strict=True):
+            if record is not None and not tracking_id(record.to_message()):
                 mark_message(record.to_message(), f"{'/'.join(self._key)}/{_key_of(row)}")
-            entries.append(HistoryEntry.stored(record, row))
-        return entries
+        return [HistoryEntry.stored(*each) for each in zip(records, rows, strict=True)]
 
     def _update(self, entry: HistoryEntry, row: StoredMessage) -> None:
         """Give an entry its row's content, unless an edit of ours is about to replace that.

@@ -72,9 +72,7 @@ class MessageCodec:
     def _take_stashed(self, rows: Sequence[StoredMessage]) -> None:
         if self._is_attached and self._stash is None:
             return
-        found: dict[str, Any] = {}
-        for row in rows:
-            found.update(self._codec.read_stashed(row.data))
+        found = self._codec.read_stashed(rows)
         if self._is_attached:
             upstream.fill_stash(self._stash, found)
         else:

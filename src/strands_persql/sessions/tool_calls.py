@@ -1,5 +1,7 @@
 """Tool calls and their results in messages."""
 
+from collections.abc import Iterable
+
 from strands.types.content import Message
 
 from strands_persql.sessions.upstream import missing_results
@@ -14,6 +16,22 @@ def answered_ids(message: Message) -> set[str]:
     """Return the ids of the tool calls that a message answers."""
     blocks = message["content"]
     return {block["toolResult"]["toolUseId"] for block in blocks if "toolResult" in block}
+
+
+def has_valid_tool_use(messages: Iterable[Message]) -> bool:
+    """Whether the calls in each message, and no others, are answered by the next one, if any."""
+    calls: set[str] = set()
+    for message in messages:
+        called, answered = set(), set()
+        for block in message["content"]:
+            if "toolUse" in block:
+                called.add(block["toolUse"]["toolUseId"])
+            if "toolResult" in block:
+                answered.add(block["toolResult"]["toolUseId"])
+        if answered != calls:
+            return False
+        calls = called
+    return True
 
 
 def is_prompt(message: Message) -> bool:

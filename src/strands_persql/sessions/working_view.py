@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Container, Sequence
+from operator import is_
 from typing import Any
 
 from strands.types.content import Message
@@ -23,6 +24,7 @@ from strands_persql.sessions.history import (
 from strands_persql.sessions.known_history import KnownHistory
 from strands_persql.sessions.pending import PendingChanges
 from strands_persql.sessions.stand_ins import StandIn, with_missing, with_stand_ins
+from strands_persql.sessions.tool_calls import has_valid_tool_use
 from strands_persql.sessions.turns import Turns
 from strands_persql.sessions.weaving import weave
 from strands_persql.tables.encoding import to_json
@@ -77,8 +79,9 @@ class WorkingView:
         """
         waiting = list(waiting_turns(base.content))
         entries = _without_turns(self._stored, waiting[:-1])
-        others = set(_without_turns(entries, waiting[-1:]))
-        entries = _put_last(entries, set(entries) - others)  # Strands continues with the last
+        if waiting:  # Strands continues with the last
+            others = set(_without_turns(entries, waiting[-1:]))
+            entries = _put_last(entries, set(entries) - others)
         self._agreed = list(entries)
         if not base.view.is_explicit:
             entries = [*map(ViewEntry, prepended), *entries]
@@ -336,31 +339,36 @@ class WorkingView:
 
     def _fill(self, agent: Any, entries: Sequence[Entry]) -> None:
         """Put entries into an agent's memory, each tool call followed by its result."""
-        entries = with_stand_ins(entries)
-        self._stand_ins = {one.first: one for one in entries if isinstance(one, StandIn)}
-        places: dict[int, list[Entry]] = {}
-        shown, before = [], []
-        for entry in entries:
-            message = entry.message
-            if message is not None:
-                shown.append(message)
-                before.append((entry, message["content"]))
-                places.setdefault(id(message), []).append(entry)
-        messages = upstream.with_valid_tool_use(shown)
-        for entry, content in before:
-            if _message_of(entry)["content"] is not content:  # repaired: no edit of the agent's
-                entry.copy = copy_containers(entry.message)
-        filled: list[Entry] = []
-        for index, message in enumerate(messages):
-            found = places.get(id(message))
-            if not found:
-                upstream.mark_placeholder(message, messages[index - 1])
-            filled.append(found.pop(0) if found else PlaceholderEntry(message))
-        if len(messages) != len(agent.messages) or any(
-            one is not other for one, other in zip(messages, agent.messages, strict=True)
-        ):
+        filled = with_stand_ins(entries)
+        self._stand_ins = {one.first: one for one in filled if isinstance(one, StandIn)}
+        messages = [_message_of(one) for one in filled]
+        if not has_valid_tool_use(messages):
+            filled = _with_valid_tool_use(filled)
+            messages = [_message_of(one) for one in filled]
+        if len(messages) != len(agent.messages) or not all(map(is_, messages, agent.messages)):
             agent.messages[:] = messages
         self._memory.place(filled, agent.messages)
+
+
+def _with_valid_tool_use(entries: Sequence[Entry]) -> list[Entry]:
+    """Return entries as Strands repairs their messages: each tool call followed by its result."""
+    places: dict[int, list[Entry]] = {}
+    before = []
+    for entry in entries:
+        message = _message_of(entry)
+        before.append((entry, message["content"]))
+        places.setdefault(id(message), []).append(entry)
+    messages = upstream.with_valid_tool_use([_message_of(one) for one in entries])
+    for entry, content in before:
+        if _message_of(entry)["content"] is not content:  # repaired: no edit of the agent's
+            entry.copy = copy_containers(entry.message)
+    repaired: list[Entry] = []
+    for index, message in enumerate(messages):
+        found = places.get(id(message))
+        if not found:
+            upstream.mark_placeholder(message, messages[index - 1])
+        repaired.append(found.pop(0) if found else PlaceholderEntry(message))
+    return repaired
 
 
 def _without_placeholders(entries: Sequence[Entry]) -> list[Entry]:

@@ -316,9 +316,7 @@ class _Log:
         if record.conversation_manager_state:
             data["conversation_manager_state"] = record.conversation_manager_state
         data |= {name: internal[name] for name in _INTERNAL if name in internal}
-        entries: dict[str, Any] = {}
-        for row in found.messages:
-            entries.update(codec.read_stashed(row.data))
+        entries = codec.read_stashed(found.messages)
         if entries:
             data["stash"] = {"location": "inline", "entries": entries}
         return upstream.snapshot("agent", data, created_at=record.updated_at)

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from strands.types.session import Session, SessionAgent, SessionMessage
@@ -13,7 +14,6 @@ from strands_persql.errors import CorruptRowError, TooLargeError
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import encoding, stash
 from strands_persql.tables.encoding import (
-    MissingContentError,
     corrupt,
     from_json,
     to_json,
@@ -40,6 +40,7 @@ _FIELDS: dict[type, tuple[str, ...]] = {
     cls: tuple(field.name for field in dataclasses.fields(cls))
     for cls in (Session, SessionAgent, SessionMessage)
 }
+_USUAL_FIELDS = itemgetter("message", "redact_message", "created_at", "updated_at")
 _Shape: TypeAlias = Callable[[Any], bool]
 
 
@@ -55,6 +56,7 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int)
 
 
+_TIMES: dict[str, _Shape] = {"created_at": _is_text, "updated_at": _is_text}
 _REQUIRED: dict[type, dict[str, _Shape]] = {
     Session: {"session_id": _is_text, "session_type": _is_text},
     SessionAgent: {
@@ -64,11 +66,12 @@ _REQUIRED: dict[type, dict[str, _Shape]] = {
     },
     SessionMessage: {"message": _is_object, "message_id": _is_id},
 }
-_OPTIONAL: dict[str, _Shape] = {
-    "_internal_state": is_internal_state,
-    "created_at": _is_text,
-    "updated_at": _is_text,
+_OPTIONAL: dict[type, dict[str, _Shape]] = {
+    Session: _TIMES,
+    SessionAgent: {"_internal_state": is_internal_state, **_TIMES},
+    SessionMessage: _TIMES,
 }
+_STASH_MARK = f'"{stash.FIELD}":'
 _DECODED_TOGETHER = 4_000_000  # characters
 _NOT_CONTENT = ("agent_id", "created_at", "updated_at")
 
@@ -239,30 +242,21 @@ class RowCodec:
         Raises:
             CorruptRowError: If one of them can't be read; it names the first of these.
         """
-        values: list[Any] = []
-        # All at once where they are small: their texts are in memory twice then.
-        if sum(len(row.data) for row in rows) <= _DECODED_TOGETHER:
-            with contextlib.suppress(TypeError, ValueError, RecursionError):
-                values = json.loads(f"[{','.join(row.data for row in rows)}]")
+        values = _decoded_together([row.data for row in rows])
         if len(values) != len(rows):  # one by one, for the error to name the row
             return [self.read_message(key, row) for row in rows]
-        table = self._tables.messages
-        messages = []
-        for value, row in zip(values, rows, strict=True):
-            place = table, (*key, row.message_id)
-            try:
-                fields = encoding.decoded(value, row.data)
-            except MissingContentError as error:
-                context = key.context
-                raise corrupt(*place, str(error), context) from error
-            if not isinstance(fields, dict):
-                raise corrupt(*place, "it is not a JSON object", key.context)
-            messages.append(self._message_of(fields, row, place))
-        return messages
+        return [
+            _usual_message(fields, row)
+            or self._message_of(fields, row, (self._tables.messages, (*key, row.message_id)))
+            for fields, row in zip(values, rows, strict=True)
+        ]
 
     def _message_of(
-        self, fields: dict[str, Any], row: MessageData, place: tuple[str, tuple[Any, ...]]
+        self, fields: Any, row: MessageData, place: tuple[str, tuple[Any, ...]]
     ) -> SessionMessage:
+        if not isinstance(fields, dict):
+            context = dict(zip(("session_id", "agent_id"), place[1], strict=False))
+            raise corrupt(*place, "it is not a JSON object", context)
         fields["message_id"] = row.message_id
         message = build(SessionMessage, fields, *place)
         if not is_message(message.to_message()):
@@ -270,19 +264,59 @@ class RowCodec:
             raise corrupt(*place, "it is not a message with a role and a list of blocks", context)
         return message
 
-    def read_stashed(self, data: str) -> dict[str, Any]:
-        """Return what a context manager has taken out of a message, or nothing."""
-        if f'"{stash.FIELD}":' not in data:
-            return {}
-        with contextlib.suppress(ValueError, RecursionError):
-            fields = encoding.decoded_text(data)
-            stashed = fields.get(stash.FIELD) if isinstance(fields, dict) else None
-            return stashed if isinstance(stashed, dict) else {}
-        return {}
+    def read_stashed(self, rows: Iterable[MessageData]) -> dict[str, Any]:
+        """Return what a context manager has taken out of messages."""
+        found: dict[str, Any] = {}
+        for row in rows:
+            if _STASH_MARK in row.data:  # rarely
+                found.update(_stashed_in(row.data))
+        return found
 
     def read_multi_agent(self, key: AgentKey, data: str) -> dict[str, Any]:
         """Decode a graph's or swarm's state."""
         return from_json(data, self._tables.multi_agents, (*key,), **key.context)
+
+
+def _usual_message(fields: Any, row: MessageData) -> SessionMessage | None:
+    """Return a message if its row has what is usual, and nothing else; a fast way for many."""
+    if not isinstance(fields, dict) or len(fields) != len(_FIELDS[SessionMessage]):
+        return None
+    try:
+        message, redacted, created_at, updated_at = _USUAL_FIELDS(fields)
+    except KeyError:
+        return None
+    if (
+        redacted is None
+        and isinstance(created_at, str)
+        and isinstance(updated_at, str)
+        and is_message(message)
+    ):
+        return SessionMessage(message, row.message_id, None, created_at, updated_at)
+    return None
+
+
+def _decoded_together(texts: Sequence[str]) -> list[Any]:
+    """Return the values of JSON texts, or nothing where one of them can't be read.
+
+    They are decoded all at once where they are small: they are in memory twice then.
+    """
+    if sum(map(len, texts)) > _DECODED_TOGETHER:
+        return []
+    joined = ",".join(texts)
+    with contextlib.suppress(TypeError, ValueError, RecursionError):
+        values = json.loads(f"[{joined}]")
+        if not encoding.has_envelopes(joined):  # as a rule
+            return list(values)
+        return [encoding.decoded(value, text) for value, text in zip(values, texts, strict=True)]
+    return []
+
+
+def _stashed_in(data: str) -> dict[str, Any]:
+    with contextlib.suppress(ValueError, RecursionError):
+        fields = encoding.decoded_text(data)
+        stashed = fields.get(stash.FIELD) if isinstance(fields, dict) else None
+        return stashed if isinstance(stashed, dict) else {}
+    return {}
 
 
 def warn_of(error: CorruptRowError, cost: str) -> None:
@@ -315,9 +349,15 @@ def build(
     Raises:
         CorruptRowError: If a field is missing or of another shape.
     """
-    for name in _FIELDS[cls]:
-        shape = _REQUIRED[cls].get(name) or (_OPTIONAL.get(name) if name in fields else None)
-        if shape is not None and not shape(fields.get(name)):
-            context = dict(zip(("session_id", "agent_id"), key, strict=False))
-            raise corrupt(table, key, f"its field {name!r} is missing or misshapen", context)
+    for name, is_shaped in _REQUIRED[cls].items():
+        if not is_shaped(fields.get(name)):
+            raise _misshapen(name, table, key)
+    for name, is_shaped in _OPTIONAL[cls].items():
+        if name in fields and not is_shaped(fields[name]):
+            raise _misshapen(name, table, key)
     return cls(**{name: fields[name] for name in _FIELDS[cls] if name in fields})
+
+
+def _misshapen(name: str, table: str, key: tuple[Any, ...]) -> CorruptRowError:
+    context = dict(zip(("session_id", "agent_id"), key, strict=False))
+    return corrupt(table, key, f"its field {name!r} is missing or misshapen", context)

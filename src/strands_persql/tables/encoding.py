@@ -103,9 +103,12 @@ def decoded(value: Any, text: str) -> Any:
     Raises:
         MissingContentError: If content stored apart wasn't put back in.
     """
-    if _BYTES_MARK in text or _OUR_MARK in text:
-        return _with_room(lambda: _opened(value))
-    return value
+    return _with_room(lambda: _opened(value)) if has_envelopes(text) else value
+
+
+def has_envelopes(text: str) -> bool:
+    """Whether JSON text may have envelopes."""
+    return _BYTES_MARK in text or _OUR_MARK in text
 
 
 def whose(context: Mapping[str, Any]) -> str:

@@ -75,18 +75,23 @@ _READ_MULTI_AGENTS = """
     ORDER BY a.multi_agent_id LIMIT CAST(:agent_limit AS INTEGER)
 """
 
-# CROSS JOIN keeps SQLite from scanning all messages first. Extras of a view are objects.
+# Extras of a view are objects. Its ranges may be in any order.
+_SORTED_RANGES = f"""(SELECT json_group_array(json(value)) FROM (
+    SELECT value FROM json_each({RANGES}) WHERE type = 'array' ORDER BY json_extract(value, '$[0]')
+))"""  # noqa: S608 - nothing but constants
+
+# The loops of a CROSS JOIN are in its order, and so are the rows: by agent, then by id. To have
+# SQLite sort them would read all messages for the first page of them, and again for each other one.
 _READ_VIEWS = f"""
     SELECT m.agent_id, m.message_id, m.version, m.write_id, m.turn, m.claim, m.data
-    FROM ({_AGENTS}) AS a CROSS JOIN json_each({RANGES}) AS r
+    FROM ({_AGENTS}) AS a CROSS JOIN json_each({_SORTED_RANGES}) AS r
     CROSS JOIN {{messages}} AS m ON m.session_id = a.session_id AND m.agent_id = a.agent_id
         AND m.message_id >= CASE
             WHEN a.same AND a.known_epoch = a.epoch AND a.known_view IS a.view
                 AND a.known_start <= a.window_start
             THEN max(a.known_next, {_FIRST}) ELSE {_FIRST} END
         AND m.message_id <= {_LAST}
-    WHERE r.type = 'array'
-    ORDER BY m.agent_id, m.message_id LIMIT CAST(:message_limit AS INTEGER)
+    LIMIT CAST(:message_limit AS INTEGER)
 """  # noqa: S608 - nothing but constants
 
 # A view that lists leaves begins as an object that does, but for its bracket.

@@ -13,18 +13,23 @@ def is_message(value: Any) -> bool:
     if not isinstance(value, dict) or value.get("role") not in _ROLES:
         return False
     content = value.get("content")
-    if not isinstance(content, list) or not isinstance(value.get("metadata", {}), dict):
+    if "metadata" in value and not isinstance(value["metadata"], dict):
         return False
-    return all(map(_is_block, content))
+    return isinstance(content, list) and all(map(_is_block, content))
 
 
 def _is_block(block: Any) -> bool:
-    # Blocks of kinds that are not known here are none of this library's business.
-    return (
-        isinstance(block, dict)
-        and bool(block)
-        and all(_BLOCKS[kind](value) for kind, value in block.items() if kind in _BLOCKS)
-    )
+    if not isinstance(block, dict) or not block:
+        return False
+    for kind, value in block.items():
+        is_shaped = _BLOCKS.get(kind)  # other kinds are none of this library's business
+        if is_shaped is not None and not is_shaped(value):
+            return False
+    return True
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_tool_use(value: Any) -> bool:
@@ -43,7 +48,7 @@ def _is_object(value: Any) -> bool:
 
 
 _BLOCKS: dict[str, Callable[[Any], bool]] = {
-    "text": lambda value: isinstance(value, str),
+    "text": _is_text,
     "toolUse": _is_tool_use,
     "toolResult": _is_tool_result,
     **dict.fromkeys(
