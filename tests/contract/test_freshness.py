@@ -185,7 +185,7 @@ def test_an_unchanged_session_is_opened_by_one_small_request(backend: Backend) -
     repository.read_session("s")
     brought.clear()
     repository.read_session("s")
-    assert len(brought) == 5
+    assert len(brought) == 4
     assert len(str(brought)) < 1_000
     assert len(listed(repository)) == 200
 
