@@ -430,6 +430,19 @@ def test_an_unreadable_message_hides_no_other_damage(backend: Backend) -> None:
     assert kinds(found(backend)) == [("unreadable", 1)]
 
 
+@pytest.mark.backends("memory", "file")
+def test_ids_that_are_no_text_stop_nothing(backend: Backend) -> None:
+    """Where damage has left bytes in an id, the check and the lists go on to the others."""
+    stored(backend, "zero")
+    for table in ("sessions", "messages"):
+        backend.raw(
+            f"INSERT INTO strands_{table} (session_id, data) VALUES (CAST(x'61ff' AS TEXT), '{{}}')"
+        )
+    backend.raw("UPDATE strands_messages SET data = '{' WHERE session_id = 's'")
+    assert ("unreadable", "s") in [(one.kind, one.session_id) for one in found(backend)]
+    assert len(keeper(backend).list_sessions().items) == 2
+
+
 def test_the_words_of_a_check_are_sentences(backend: Backend) -> None:
     """Each finding says what it is, and what would be done."""
     _swap(backend)

@@ -136,6 +136,10 @@ def _operations(database: LocalDatabase) -> Iterator[tuple[str, Callable[[], Any
         ("transcript", partial(admin.transcript, "s1", "a")),
         ("measure", admin.measure),
         ("check", lambda: [*admin.check()]),
+        ("search", partial(repository.search, "go")),
+        ("search in one", partial(admin.search, "go", session_id="s1")),
+        ("owner's list", repository.for_owner("ada").list_sessions),
+        ("owner's check", lambda: [*SessionAdmin(database, retry=NEVER, owner="ada").check()]),
         ("export", lambda: admin.export_archive(io.BytesIO())),
         ("erase", partial(admin.erase, "s2")),
         ("missing_sql", admin.missing_sql),
@@ -174,7 +178,9 @@ def _team(database: LocalDatabase) -> None:
 
 
 def _live(database: LocalDatabase) -> None:
-    repository = PerSQLSessionRepository(database)
+    repository = PerSQLSessionRepository(database, search=True)
+    repository.setup()
+    repository.for_owner("ada").create_session(session("s1"))
     for number in range(12):
         manager = PerSQLSessionManager(f"s{number}", repository=repository)
         model = ScriptedModel(["hi", ToolCall("count"), "one"])
@@ -193,6 +199,7 @@ def _live(database: LocalDatabase) -> None:
         storage = PerSQLStorage(database)
         for number in range(6):
             asyncio.run(storage.write(f"k{number}", b"v" * 2_000 * (number + 1)))
+    repository.search("hello")
     for number in range(8, 12):
         repository.delete_session(f"s{number}")
     repository.list_messages("s1", "a")

@@ -233,7 +233,7 @@ def _session(row: Row, owner: str | None) -> SessionSummary:
         number_in(row["agents"]),
         number_in(row["multi_agents"]),
         None if row["expires_in"] is None else number_in(row["expires_in"]),
-        owner=owner_of(row["session_id"]) if owner is None else owner,
+        owner=owner_of(text_in(row["session_id"])) if owner is None else owner,
     )
 
 

@@ -63,7 +63,7 @@ def check(
         answer = access.run(batch)
         for each, handles in zip(ids, asked, strict=True):
             rows = [answer[handle] for handle in handles]
-            imported = archiving.session_of_staged(each)
+            imported = archiving.session_of_staged(text_in(each))
             if imported is not None:
                 yield _unfinished_import(each, imported)
             elif any(rows):

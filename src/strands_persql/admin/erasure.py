@@ -12,6 +12,7 @@ from strands_persql.gateway.batch import Batch
 from strands_persql.persistence.message_index import MessageIndex
 from strands_persql.runtime.ids import check_id
 from strands_persql.tables import archiving, erasing
+from strands_persql.tables.cells import text_in
 
 _STAGED_IDS = 100
 
@@ -81,7 +82,7 @@ def _staged_of(access: Access, session_id: str) -> list[str]:
     while True:
         statement = archiving.list_staged(access.tables, session_id, after, _STAGED_IDS)
         page = [row["session_id"] for row in access.rows(statement)]
-        found += [one for one in page if archiving.session_of_staged(one) == session_id]
+        found += [one for one in page if archiving.session_of_staged(text_in(one)) == session_id]
         if len(page) < _STAGED_IDS:
             return found
         after = page[-1]
