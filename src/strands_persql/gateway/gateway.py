@@ -9,22 +9,18 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from strands_persql.databases.failures import Cause, Failure, classify
+from strands_persql.databases.failures import Failure, classify
 from strands_persql.databases.protocol import Database, Statement
 from strands_persql.databases.results import results_of, rows_of, usage_of
 from strands_persql.errors import (
     AccessDeniedError,
-    DatabaseError,
-    DatabaseOpenError,
-    NotFoundError,
-    OutcomeUnknownError,
     PerSQLError,
     SchemaError,
     StatementError,
-    UnavailableError,
 )
 from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.gateway.contents import Contents
+from strands_persql.gateway.request_errors import SchemaMissingError, translate
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
 from strands_persql.gateway.telemetry import RoundTrip, Telemetry
@@ -137,14 +133,14 @@ class Gateway:
     def _run(self, batch: Batch, writes: bool, context: _Context) -> Answer:
         try:
             return self._send(batch, writes, context, may_lack_tables=True)
-        except _SchemaMissingError as missing:
+        except SchemaMissingError as missing:
             if self.read_only:
                 return self._without_tables(batch, missing, context)
             logger.debug("prefix=<%s> | tables missing or old, setting up", self._tables.prefix)
             self.setup()
             try:
                 answer = self._send(batch, writes, context)
-            except _SchemaMissingError as still:
+            except SchemaMissingError as still:
                 raise StatementError(
                     f"the tables {self._tables.prefix}* are complete, but the database still"
                     f" reports something missing ({still})",
@@ -166,7 +162,7 @@ class Gateway:
             return None
         try:
             self._send(Batch(*[Statement(sql=sql) for sql in changes]), True, context)
-        except (_SchemaMissingError, AccessDeniedError, StatementError) as error:
+        except (SchemaMissingError, AccessDeniedError, StatementError) as error:
             if "duplicate column name" in str(error):
                 return self.setup()  # another process upgraded at the same moment
             raise self._schema_error(error, context, changes) from error
@@ -193,7 +189,7 @@ class Gateway:
             )
 
     def _without_tables(
-        self, batch: Batch, missing: "_SchemaMissingError", context: _Context
+        self, batch: Batch, missing: "SchemaMissingError", context: _Context
     ) -> Answer:
         """Return no rows where there are no tables.
 
@@ -239,7 +235,7 @@ class Gateway:
         try:
             rows = self._retry.call(attempt, before_retry)
         except Exception as error:
-            raise _translate(error, failures, writes, context) from error
+            raise translate(error, failures, writes, context) from error
         if len(rows) != len(batch.statements):
             raise StatementError(
                 f"the database answered {len(rows)} results to {len(batch.statements)} statements",
@@ -324,86 +320,6 @@ def _log_retry(
         failures[-1].kind or type(error).__name__,
         wait_s,
     )
-
-
-class SessionExpiredError(NotFoundError):
-    """A session that is there and has expired, which is as if it weren't there."""
-
-
-class _SchemaMissingError(Exception):
-    def __init__(self, error: Exception, is_ambiguous: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.is_ambiguous = is_ambiguous
-
-
-def _translate(
-    error: Exception, failures: list[Failure], writes: bool, context: dict[str, Any]
-) -> Exception:
-    if not failures or isinstance(error, PerSQLError):
-        return error
-    last = failures[-1]
-    unknown = writes and any(failure.may_have_applied for failure in failures)
-    if last.cause is Cause.SCHEMA:
-        return _SchemaMissingError(error, unknown)
-    if last.cause is Cause.REFUSED:
-        return SessionExpiredError(
-            f"session {context['session_id']!r} has expired: nothing was written. Open it again to"
-            " begin anew",
-            **context,
-        )
-    where = f"session {context['session_id']!r}" if context["session_id"] else "the database"
-    if context["agent_id"]:
-        where += f", agent {context['agent_id']!r}"
-    said = f"{type(error).__name__}: {error}"
-    tries = "one try" if len(failures) == 1 else f"{len(failures)} tries"
-    details: dict[str, Any] = {"status": last.status, "kind": last.kind, **context}
-    kind, text = _ERRORS[last.cause]
-    if unknown:
-        kind, text = (
-            OutcomeUnknownError,
-            (
-                "whether a write for {where} was applied isn't known after {tries} ({said})."
-                " Write again: a write that was applied is recognized"
-            ),
-        )
-    elif last.cause is Cause.ACCESS:
-        text = f"{text}. {_ACCESS.get(last.status, _ACCESS[None])}"
-    return kind(text.format(where=where, said=said, tries=tries), **details)
-
-
-_ERRORS: dict[Cause, tuple[type[DatabaseError], str]] = {
-    Cause.TRANSIENT: (
-        UnavailableError,
-        (
-            "the database could not be reached for {where} in {tries} ({said}); nothing was"
-            " written. Try later, or allow more time with RetryPolicy(budget=...)"
-        ),
-    ),
-    Cause.ACCESS: (
-        AccessDeniedError,
-        "the database refused access for {where} ({said})",
-    ),
-    Cause.ADDRESS: (
-        DatabaseOpenError,
-        (
-            "the database can't be used for {where} ({said}). Check its name and address, and that"
-            " neither it nor its client was closed"
-        ),
-    ),
-    Cause.STATEMENT: (
-        StatementError,
-        "the database refused a request for {where} ({said})",
-    ),
-}
-
-
-_ACCESS = {
-    401: "The token isn't known: check that it is whole, for this service, and not revoked",
-    402: "The namespace's balance is used up: top it up",
-    403: "The token is known and may not do this: check its namespace, role and scope",
-    None: "Check that this access may write: the token's role and scope, or the file's rights",
-}
 
 
 def _instead(given: Any) -> str:

@@ -10,7 +10,7 @@ import cachetools
 from strands.types.session import Session, SessionAgent, SessionMessage
 
 from strands_persql.persistence.changes import MergeBase
-from strands_persql.persistence.committer import Request
+from strands_persql.persistence.commit_request import Request
 from strands_persql.persistence.compare_and_swap import not_found
 from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.store import SessionStore

@@ -6,7 +6,7 @@ from typing import Any
 from strands_persql.errors import ConflictError, NotFoundError, PerSQLError
 from strands_persql.persistence.changes import UNREAD, ChangeSet, CommitResult, MergeBase
 from strands_persql.persistence.checkpoints import Checkpoint
-from strands_persql.persistence.committer import Request
+from strands_persql.persistence.commit_request import Request
 from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import new_id
