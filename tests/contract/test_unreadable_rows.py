@@ -14,7 +14,10 @@ from tests.support.backends import FAST, Backend
 from tests.support.conversation import Team, count, said, stored
 
 DEEP = '{"message":' + "[" * 100_000
-BROKEN = ("", "{", "null", "3", '{"message": 3}', DEEP, '{"message": {"role": "x", "content": []}}')
+NEST = '{"a":' * 700 + "1" + "}" * 700  # which Python reads, and can't copy or compare
+NESTED = '{"message": {"role": "user", "content": [{"json": %s}]}, "message_id": 1}' % NEST  # noqa: UP031
+NO_MESSAGE = '{"message": {"role": "x", "content": []}}'
+BROKEN = ("", "{", "null", "3", '{"message": 3}', DEEP, NESTED, NO_MESSAGE)
 GONE = "[A message that was here can't be read.]"
 
 
@@ -58,7 +61,7 @@ def break_message(backend: Backend, message_id: int, data: str = "{") -> None:
 
 
 @pytest.mark.guarantee(number=15)
-@pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one[:20] or "empty")
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda one: one[:24] or "empty")
 def test_a_message_that_cant_be_read_is_left_out(
     backend: Backend, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -131,7 +134,11 @@ def test_a_row_that_was_repaired_is_in_its_place_again(backend: Backend) -> None
 
 
 @pytest.mark.guarantee(number=15)
-@pytest.mark.parametrize("broken", ["", "{", "[]", "{}", '{"agent_id": "a", "state": 3}'])
+@pytest.mark.parametrize(
+    "broken",
+    ["", "{", "[]", "{}", '{"agent_id": "a", "state": 3}', '{"agent_id": "a", "state": %s}' % NEST],  # noqa: UP031
+    ids=lambda one: one[:30] or "empty",
+)
 def test_an_agents_row_that_cant_be_read_costs_its_state(
     backend: Backend, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -181,7 +188,7 @@ def test_a_sessions_row_that_cant_be_read_costs_itself(
     assert [one.session_id for one in page.items] == ["s", "t"]
 
 
-@pytest.mark.parametrize("broken", ["", "{", "[]", "3"])
+@pytest.mark.parametrize("broken", ["", "{", "[]", "3", NEST], ids=lambda one: one[:8] or "empty")
 def test_a_graphs_row_that_cant_be_read_begins_anew(
     backend: Backend, broken: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -305,6 +305,8 @@ def _decoded_together(texts: Sequence[str]) -> list[Any]:
     joined = ",".join(texts)
     with contextlib.suppress(TypeError, ValueError, RecursionError):
         values = json.loads(f"[{joined}]")
+        for text in texts:
+            encoding.check_depth(text)
         if not encoding.has_envelopes(joined):  # as a rule
             return list(values)
         return [encoding.decoded(value, text) for value, text in zip(values, texts, strict=True)]

@@ -22,6 +22,8 @@ MAX_DEPTH = 480
 """How deep values may be nested: beyond what Strands itself reads back, within what any
 interpreter and SQLite take."""
 
+TOO_DEEP = "it is nested too deep"
+
 _BYTES = "__bytes_encoded__"  # Strands' mark of an envelope for bytes
 _OURS = "__persql__"  # ours, for what else JSON can't express
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -55,9 +57,9 @@ def to_json(value: Any, what: str, **context: Any) -> str:
     """
     try:
         text = _with_room(lambda: _encode(value))
-        _check_depth(text)
+        check_depth(text)
     except (TypeError, ValueError, RecursionError) as error:
-        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        reason = TOO_DEEP if isinstance(error, RecursionError) else error
         if place := _place_of_unfit(value):
             reason = f"{place} {reason}"
         raise InvalidDataError(
@@ -86,7 +88,9 @@ def from_json(text: Any, table: str, key: tuple[Any, ...], **context: Any) -> di
         value = decoded_text(text)
     except MissingContentError as error:
         raise corrupt(table, key, str(error), context) from error
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise corrupt(table, key, TOO_DEEP, context) from error
+    except ValueError as error:
         raise corrupt(table, key, f"it is not valid JSON ({error})", context) from error
     if not isinstance(value, dict):  # which an envelope may turn out not to be
         raise corrupt(table, key, "it is not a JSON object", context)
@@ -102,7 +106,9 @@ def decoded(value: Any, text: str) -> Any:
 
     Raises:
         MissingContentError: If content stored apart wasn't put back in.
+        RecursionError: If it is nested too deep for what is done with it.
     """
+    check_depth(text)
     return _with_room(lambda: _opened(value)) if has_envelopes(text) else value
 
 
@@ -249,12 +255,16 @@ def _from_base64(value: dict[str, Any]) -> Any:
         return value
 
 
-def _check_depth(text: str) -> None:
-    """Check that a text can be read back, whatever the reader's stack.
+def check_depth(text: str) -> None:
+    """Check that what a text says can be copied, compared and written, whatever the stack.
+
+    Python reads deeper nesting than that.
 
     Raises:
         RecursionError: If it is nested too deep.
     """
+    if len(text) <= 2 * MAX_DEPTH:  # a bracket is closed by another one
+        return
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0
