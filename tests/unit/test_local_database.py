@@ -837,3 +837,20 @@ class TestClosing:
             gc.collect()
 
         assert handles() == before
+
+    def test_one_that_is_forgotten_in_a_cycle_is_closed(self, path: Path) -> None:
+        """What refers to itself is collected in any order, and Python warns of no open database."""
+        script = (
+            "import gc, sys\n"
+            "from strands_persql import LocalDatabase\n"
+            "for _ in range(20):\n"
+            "    database = LocalDatabase(sys.argv[1])\n"
+            "    database.query('SELECT 1')\n"
+            "    holder = [database]\n"
+            "    database.holder = holder\n"
+            "del database, holder\n"
+            "gc.collect()\n"
+        )
+        command = [sys.executable, "-W", "always::ResourceWarning", "-c", script, str(path)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert ended.stderr == ""

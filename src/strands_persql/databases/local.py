@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import ClassVar, Literal
@@ -81,7 +82,7 @@ class LocalDatabase:
         self._forked_from: int | None = None
         tell_of_forks(self)
         with self._lock:
-            self._connection = self._connect()
+            self._use(self._connect())
 
     @property
     def path(self) -> str:
@@ -244,10 +245,6 @@ class LocalDatabase:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        with contextlib.suppress(Exception):
-            self._disconnect()
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r})"
 
@@ -260,9 +257,13 @@ class LocalDatabase:
                 f"{self!r} is in the memory of process {self._forked_from}, which this process was"
                 " forked from: share a file between processes, or make a database in each"
             )
-        if self._connection is None:
-            self._connection = self._connect()
-        return self._connection
+        return self._connection or self._use(self._connect())
+
+    def _use(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        self._connection = connection
+        # Not `__del__`, which a collector of cycles may call after it has warned of the connection.
+        self._closing = weakref.finalize(self, connection.close)
+        return connection
 
     def _connect(self) -> sqlite3.Connection:
         if self._file is None:
@@ -345,6 +346,7 @@ class LocalDatabase:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._closing.detach()
             connection.close()
 
     def _before_fork(self) -> None:
