@@ -50,7 +50,13 @@ def undescribed() -> Iterator[str]:
         if isinstance(thing, type) and not issubclass(thing, BaseException):
             described = f"{thing.__doc__}\n{thing.__init__.__doc__}"
             yield from missing(name, thing, described)
-            for part, method in vars(thing).items():
+            parts = {
+                part: method
+                for cls in reversed(thing.__mro__)
+                if cls.__module__.startswith("strands_persql.")
+                for part, method in vars(cls).items()
+            }
+            for part, method in parts.items():
                 function = getattr(method, "__func__", method)
                 if inspect.isfunction(function) and not part.startswith("_"):
                     yield from missing(f"{name}.{part}", function, function.__doc__)
