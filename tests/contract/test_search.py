@@ -1,5 +1,6 @@
 """Searching messages by what they say."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.support.conversation import (
     stored,
     user,
 )
+from tests.support.racing import race
 
 HERON = '{"message": {"role": "user", "content": [{"text": "a heron"}]}}'
 
@@ -174,8 +176,8 @@ def test_what_has_expired_leaves(backend: Backend) -> None:
     backend.raw("UPDATE strands_messages SET stored_at = 1 WHERE session_id = 's'")
     assert found(repository, "falcon") == [("t", 0)]
     assert SessionAdmin(backend.database).sweep().sessions == 1
-    assert found(repository, "falcon") == [("t", 0)]
     assert len(backend.raw("SELECT 1 FROM strands_message_search")) == 1
+    assert found(repository, "falcon") == [("t", 0)]
 
 
 def test_messages_that_move_are_found_where_they_are(backend: Backend) -> None:
@@ -242,6 +244,9 @@ def test_rows_that_cannot_be_read_stop_nothing(backend: Backend) -> None:
             data,
         )
     backend.raw("UPDATE strands_messages SET data = '{' WHERE message_id = 1")
+    for number, odd in enumerate(("'abc'", "1.5", "-3", "x'00ff'")):
+        backend.raw(f"INSERT INTO strands_search_changed VALUES ('s', 'a', {odd})")
+        backend.raw(f"INSERT INTO strands_search_new VALUES ('s', 'b{number}', {odd})")
     assert found(repository, "falcon") == [("s", 0)]
     assert found(repository, "owl") == []
     repository.delete_session("s")
@@ -357,3 +362,34 @@ def test_a_lost_answer_indexes_nothing_twice(backend: Backend) -> None:
     assert len(repository.search("owl")) == 1
     assert len(faulty.injected) == 2
     assert len(backend.raw("SELECT 1 FROM strands_message_search")) == 1
+
+
+@pytest.mark.backends("file", "http")
+def test_writers_race_with_searches(backend: Backend) -> None:
+    """However writers and searches fall together, the index ends with each message once."""
+    backend.repository(search=True).setup()
+    for name in ("s", "t"):
+        stored(backend, "a falcon", session_id=name)
+
+    def write(name: str) -> None:
+        repository = backend.repository(backend.connect(), search=name == "s")
+        repository.read_session(name)
+        for number in range(1, 25):
+            repository.create_message(name, "a", session_message(f"falcon {number}", number))
+            if number % 5 == 0:
+                message = repository.list_messages(name, "a")[number - 3]
+                message.redact_message = user("[redacted]")
+                repository.update_message(name, "a", message)
+
+    def look() -> None:
+        repository = backend.repository(backend.connect())
+        for _ in range(12):
+            hits = repository.search("falcon", limit=1_000)
+            places = [(one.session_id, one.message_id) for one in hits]
+            assert len(places) == len(set(places))
+
+    outcomes = race([partial(write, "s"), partial(write, "t"), look, look])
+    assert outcomes == [None] * 4
+    assert len(backend.repository().search("falcon", limit=1_000)) == 2 * (25 - 4)
+    rows = backend.raw("SELECT session_id, message_id FROM strands_message_search")
+    assert len(rows) == len({(one["session_id"], one["message_id"]) for one in rows}) == 50

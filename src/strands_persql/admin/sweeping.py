@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from strands_persql.admin.access import Access
 from strands_persql.gateway.batch import Batch
+from strands_persql.persistence.message_index import MessageIndex
 from strands_persql.tables import contents, creating, reading, retention
 from strands_persql.tables.object_parts import count_changes
 
@@ -69,6 +70,9 @@ def sweep(
         if progress is not None:
             progress(done)
     access.run(Batch(creating.forget_deletions(access.tables)), writes=True)
+    index = MessageIndex(access.gateway, access.tables)
+    if index.is_there():
+        index.catch_up()
     return replace(done, parts=sweep_contents(access))
 
 

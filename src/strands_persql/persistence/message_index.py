@@ -160,6 +160,7 @@ class MessageIndex:
         """
         rows: list[Row] = []
         indexing: list[Statement] = []
+        before: object = None
         while True:
             batch = Batch(*indexing)
             asked = self._ask_pending(batch, session_id)
@@ -173,8 +174,10 @@ class MessageIndex:
             rows = [] if found is None else answer[found]
             new, changed = (answer[one] for one in asked)
             indexing = self._indexing(new, changed)
-            if not indexing or self._gateway.read_only:
+            # What stays, for others have written it, would be asked for again for ever.
+            if not indexing or self._gateway.read_only or before == (new, changed):
                 return rows
+            before = (new, changed)
 
     def _ask_pending(self, batch: Batch, session_id: str | None) -> tuple[Handle, Handle]:
         return (
@@ -184,10 +187,10 @@ class MessageIndex:
 
     def _indexing(self, new: list[Row], changed: list[Row]) -> list[Statement]:
         keys = [
-            (AgentKey(row["session_id"], row["agent_id"]), number_in(row["message_id"]))
+            (AgentKey(text_in(row["session_id"]), text_in(row["agent_id"])), int(row["message_id"]))
             for row in changed
         ]
-        agents = [AgentKey(row["session_id"], row["agent_id"]) for row in new]
+        agents = [AgentKey(text_in(row["session_id"]), text_in(row["agent_id"])) for row in new]
         return [
             *(message_search.index_changed(self._tables, keys) if keys else ()),
             *(message_search.index_new(self._tables, agents) if agents else ()),

@@ -138,7 +138,8 @@ def read_new(tables: Tables, session_id: str | None, limit: int) -> Statement:
     """Read which agents have messages that aren't indexed yet, some of them."""
     return tables.statement(
         f"""
-        SELECT session_id, agent_id FROM {{search_new}} AS n WHERE {_within("n", session_id)}
+        SELECT session_id, agent_id, first_id FROM {{search_new}} AS n
+        WHERE {_within("n", session_id)} AND typeof(first_id) = 'integer'
         ORDER BY session_id, agent_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608 - nothing but constants
         session_id=session_id or "",
@@ -151,7 +152,7 @@ def read_changed(tables: Tables, session_id: str | None, limit: int) -> Statemen
     return tables.statement(
         f"""
         SELECT session_id, agent_id, message_id FROM {{search_changed}} AS n
-        WHERE {_within("n", session_id)}
+        WHERE {_within("n", session_id)} AND typeof(message_id) = 'integer'
         ORDER BY session_id, agent_id, message_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608 - nothing but constants
         session_id=session_id or "",
