@@ -206,7 +206,7 @@ def test_an_archive_that_is_cut_short_is_refused(backend: Backend, cut: int) -> 
     ("old", "new", "message"),
     [
         (b'"zero"', b'"zer0"', "isn't what was exported"),
-        (b'"version":1}\n', b'"version":2}\n', "update strands-persql"),
+        (b'"version":2}\n', b'"version":3}\n', "update strands-persql"),
         (b"strands-persql", b"something-else", "not an archive"),
         (b'"data":{"message"', b'"data":{"message', "isn't what was exported"),
         (b'"sessions":1', b'"sessions":2', "was made of 2 sessions and has 1"),

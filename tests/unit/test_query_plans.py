@@ -13,6 +13,7 @@ from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import (
     appending,
+    archive_lines,
     archiving,
     catalogue,
     checking,
@@ -115,14 +116,18 @@ BOUNDED = {
     "read_transcript, newest first": catalogue.read_transcript(
         TABLES, KEY, after=None, newest_first=True, limit=9
     ),
-    "list_session_ids": archiving.list_session_ids(TABLES, after="", starts_with="a", limit=9),
-    "read_session_line": archiving.read_session_line(TABLES, "s"),
-    "read_agent_lines": archiving.read_agent_lines(TABLES, "s"),
-    "read_agent_states": archiving.read_agent_states(TABLES, "s"),
-    "read_multi_agent_lines": archiving.read_multi_agent_lines(TABLES, "s"),
-    "read_last_message": archiving.read_last_message(TABLES, "s"),
-    "read_messages": archiving.read_messages(TABLES, "s", "r.data", after=("a", 5), rows=9, size=9),
-    "read_message_lines": archiving.read_message_lines(TABLES, "s", after=("a", 5), rows=9, size=9),
+    "list_session_ids": archive_lines.list_session_ids(TABLES, after="", starts_with="a", limit=9),
+    "read_session_line": archive_lines.read_session_line(TABLES, "s"),
+    "read_agent_lines": archive_lines.read_agent_lines(TABLES, "s"),
+    "read_agent_states": archive_lines.read_agent_states(TABLES, "s"),
+    "read_multi_agent_lines": archive_lines.read_multi_agent_lines(TABLES, "s"),
+    "read_last_message": archive_lines.read_last_message(TABLES, "s"),
+    "read_messages": archive_lines.read_messages(
+        TABLES, "s", "r.data", after=("a", 5), rows=9, size=9
+    ),
+    "read_message_lines": archive_lines.read_message_lines(
+        TABLES, "s", after=("a", 5), rows=9, size=9
+    ),
     **{
         f"store_lines, {table}": archiving.store_lines(TABLES, table, "s", "w", lines="[]")
         for table in ("sessions", "agents", "multi_agents", "messages")
@@ -130,9 +135,22 @@ BOUNDED = {
     "store_lines, unreadable": archiving.store_lines(
         TABLES, "messages", "s", "w", lines="[]", unreadable="{}"
     ),
-    "stage_messages": archiving.stage_messages(TABLES, "s", "w", lines="[]"),
-    "take_staged": archiving.take_staged(TABLES, "s", "w"),
-    "drop_staged": archiving.drop_staged(TABLES, "import/w/s", 9),
+    "read_checkpoint_lines": archive_lines.read_checkpoint_lines(
+        TABLES, "s", after=("a", "c"), rows=9, size=9
+    ),
+    "store_behind": archiving.store_behind(TABLES, "s", "w", "[]"),
+    **{
+        f"stage_lines, {table}": archiving.stage_lines(TABLES, table, "s", "w", lines="[]")
+        for table in ("messages", "checkpoints")
+    },
+    **{
+        f"take_staged, {number}": one
+        for number, one in enumerate(archiving.take_staged(TABLES, "s", "w"))
+    },
+    **{
+        f"drop_staged, {number}": one
+        for number, one in enumerate(archiving.drop_staged(TABLES, "import/w/s", 9))
+    },
     "list_staged": archiving.list_staged(TABLES, "s", "", 9),
     "find_sessions": archiving.find_sessions(TABLES, IDS),
     "list_all_ids": checking.list_all_ids(TABLES, after="", limit=9),
@@ -257,6 +275,9 @@ BOUNDED = {
         f"index_changed, {number}": statement
         for number, statement in enumerate(message_search.index_changed(TABLES, [(KEY, 1)]))
     },
+    "read_checkpoint_rows": checking.read_checkpoint_rows(TABLES, KEY, after="c", rows=9, size=9),
+    "read_behind": checking.read_behind(TABLES, KEY),
+    "forget_behind": repairing.forget_behind(TABLES, KEY, "[]"),
     "insert_message": repairing.insert_message(TABLES, KEY, 1, data="", turn="", time=""),
 }
 
@@ -309,11 +330,18 @@ def test_every_statement_of_the_administration_is_judged() -> None:
         "keep_no_deleted_words",
         "merge",
         "triggers",
+        "is_whole",
+        "is_within",
+        "list_in",
+        "number_at",
+        "ranges_in",
     }
     modules = (
+        archive_lines,
         archiving,
         catalogue,
         checking,
+        checkpoint_rows,
         checkpointing,
         contents,
         erasing,
@@ -343,7 +371,7 @@ def test_pages_grow_and_shrink_with_their_rows(database: LocalDatabase) -> None:
         )
 
     def count(after: int, rows: int, size: int) -> int:
-        statement = archiving.read_message_lines(
+        statement = archive_lines.read_message_lines(
             TABLES, "pages", after=("a", after), rows=rows, size=size
         )
         return len(database.query(statement["sql"], statement["params"])["data"])

@@ -15,6 +15,7 @@ from typing import IO, Any, BinaryIO, cast
 from strands_persql.admin.large_lines import cant_be_read
 from strands_persql.admin.lines import (
     FORMAT_VERSION,
+    READ_VERSIONS,
     Digest,
     Kind,
     Line,
@@ -64,6 +65,7 @@ class ArchiveSink:
         self._sessions += 1
         report.sessions += 1
         report.messages += digest.counts["message"]
+        report.checkpoints += digest.counts["checkpoint"]
         report.unreadable += unreadable
 
     def flush(self, report: TransferReport) -> None:
@@ -101,6 +103,7 @@ class ArchiveSource:
 
     Attributes:
         position: How many bytes have been read.
+        version: The version of its format.
 
     Raises:
         InvalidDataError: If it isn't an archive, or one of a version that this library can't read.
@@ -110,7 +113,7 @@ class ArchiveSource:
         """Read the first line."""
         self._file, self._name, self._size = file, name, size
         self._number = self.position = 0
-        self._check_header()
+        self.version = self._read_header()
 
     @property
     def fraction(self) -> float | None:
@@ -147,7 +150,7 @@ class ArchiveSource:
         kind, value = self._kind_of(text)
         if kind == "end_of_session":
             return None, value
-        if kind not in ("agent", "multi_agent", "message"):
+        if kind not in ("agent", "multi_agent", "message", "checkpoint"):
             raise self.invalid(f"a line of type {kind!r} is inside of a session")
         return Line(cast("Kind", kind), text), None
 
@@ -181,15 +184,17 @@ class ArchiveSource:
         except ValueError as error:
             raise self.invalid(str(error)) from error
 
-    def _check_header(self) -> None:
+    def _read_header(self) -> int:
         kind, value = self._kind_of(self._next_line())
         if kind != "archive" or value.get("format") != "strands-persql":
             raise self.invalid("this is not an archive of strands-persql")
-        if value.get("version") != FORMAT_VERSION:
+        version = value.get("version")
+        if not isinstance(version, int) or version not in READ_VERSIONS:
             raise self.invalid(
-                f"the archive has version {value.get('version')!r} of the format, and this library"
-                f" reads {FORMAT_VERSION}: update strands-persql"
+                f"the archive has version {version!r} of the format, and this library reads"
+                f" {READ_VERSIONS[0]} to {READ_VERSIONS[-1]}: update strands-persql"
             )
+        return version
 
     def _check_end(self, count: int, value: dict[str, Any]) -> None:
         if value.get("sessions") != count:
@@ -229,7 +234,10 @@ class _ArchivedSession:
             digest.add(line)
             yield line
             line, end = self._archive.next_line_of_session()
-        if end != json.loads(digest.end_of(self._session_id)):
+        expected = json.loads(digest.end_of(self._session_id))
+        if self._archive.version == 1:
+            del expected["checkpoints"]
+        if end != expected:
             raise self._archive.invalid(
                 f"session {self._session_id!r} isn't what was exported: its lines don't have the"
                 " number and the SHA-256 that its last line says"
@@ -290,6 +298,8 @@ def _complete_sessions(path: Path) -> tuple[int, str, int]:
     with path.open("rb") as file:
         try:
             source = ArchiveSource(file, str(path))
+            if source.version != FORMAT_VERSION:
+                return 0, "", 0  # by an earlier version: it begins anew
             for session in source.sessions():
                 for _ in session.lines():
                     pass

@@ -32,11 +32,13 @@ class _Message:
         message_id: Its id.
         turn: Its turn.
         calls: The ids of the tools that it calls, or None where it can't be read.
+        write_id: The write that stored it.
     """
 
     message_id: int
     turn: str
     calls: tuple[str, ...] | None
+    write_id: str = ""
 
 
 @dataclass
@@ -54,11 +56,14 @@ class HistoryCheck:
         access: The database.
         key: The agent.
         view: What the agent works with.
+        gaps: Where truncations have left gaps: the write before each, and the step over it.
     """
 
-    def __init__(self, access: Access, key: AgentKey, view: View) -> None:
+    def __init__(
+        self, access: Access, key: AgentKey, view: View, gaps: frozenset[tuple[Any, ...]]
+    ) -> None:
         """Begin before the first message."""
-        self._access, self._key, self._view = access, key, view
+        self._access, self._key, self._view, self._gaps = access, key, view, gaps
         self._before: _Message | None = None
         self._before_live: _Message | None = None  # the same, of what the agent is not behind
         self._turns: dict[str, _Turn] = {}
@@ -80,7 +85,7 @@ class HistoryCheck:
             if not row["is_rewound"]:  # else others of its call may have been rewound too
                 yield from self._pairs(row, record, turn, results)
         yield from self._place(message_id, turn)
-        self._before = _Message(message_id, turn, calls)
+        self._before = _Message(message_id, turn, calls, text_in(row["write_id"]))
         if not row["is_rewound"]:
             self._before_live = self._before
 
@@ -159,6 +164,8 @@ class HistoryCheck:
             yield self._without_call(row, record, lost)
         self._answered.update(results)
         missing = [one for one in before.calls if one not in results]
+        if self._is_truncated(before, record.message_id):
+            return
         if missing and before.turn == turn != "":
             yield self._lost_result(before, record.message_id, missing, is_whole=not results)
 
@@ -220,6 +227,12 @@ class HistoryCheck:
 
     # -- turns ---------------------------------------------------------------------------------
 
+    def _is_truncated(self, before: _Message | None, message_id: int) -> bool:
+        """Whether what is missing behind a message was deleted by a truncation."""
+        return (
+            before is not None and (before.write_id, message_id - before.message_id) in self._gaps
+        )
+
     def _place(self, message_id: int, turn: str) -> Iterator[Finding]:
         before, known = self._before, self._turns.get(turn)
         if not turn:
@@ -230,7 +243,11 @@ class HistoryCheck:
         if before is not None and before.turn != turn:
             self._torn.append((known.first, message_id))
         # A turn moves as a whole, so its ids stay side by side; a lost result is told by its call.
-        elif message_id > known.last + 1 and not (before and before.calls):
+        elif (
+            message_id > known.last + 1
+            and not (before and before.calls)
+            and not self._is_truncated(before, message_id)
+        ):
             yield self._finding(
                 "hole",
                 known.last,

@@ -7,6 +7,7 @@ from typing import Any
 
 from strands_persql.admin.access import Access
 from strands_persql.admin.catalogue import view_of
+from strands_persql.admin.check_checkpoints import CheckpointCheck
 from strands_persql.admin.check_history import HistoryCheck, is_counter
 from strands_persql.admin.check_view import ViewCheck
 from strands_persql.admin.findings import Finding, FindingKind
@@ -17,7 +18,7 @@ from strands_persql.gateway.batch import Batch, Row
 from strands_persql.persistence.view import View
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables import archiving, checking, repairing
+from strands_persql.tables import archive_lines, archiving, checking, repairing
 from strands_persql.tables.cells import number_in, text_in
 
 _TOGETHER = 20  # sessions whose beginnings one request reads
@@ -92,7 +93,7 @@ def _beginning(access: Access, session_id: str, sessions: int) -> list[Statement
         checking.read_session_row(found, session_id),
         checking.read_agent_rows(found, session_id),
         checking.read_multi_agent_rows(found, session_id),
-        archiving.read_last_message(found, session_id),
+        archive_lines.read_last_message(found, session_id),
         checking.read_message_rows(
             found, session_id, after=("", -1), rows=_FIRST_PAGE_ROWS, size=_PAGE_BYTES // sessions
         ),
@@ -133,6 +134,7 @@ class _SessionCheck:
     def __init__(self, access: Access, session_id: str, counted: _Counted) -> None:
         self._access, self._session_id, self._counted = access, session_id, counted
         self._agents: dict[str, View] = {}
+        self._gaps: dict[str, frozenset[tuple[Any, ...]]] = {}
         self._views: dict[str, ViewCheck] = {}
 
     def run(
@@ -151,6 +153,10 @@ class _SessionCheck:
         yield from self._messages(messages, place_of(last[0]) if last else ("", -1))
         for view in self._views.values():
             yield from view.end()
+        for row in agents:
+            if row["last_checkpoint"] is not None:
+                key = AgentKey(self._session_id, row["agent_id"])
+                yield from CheckpointCheck(self._access, key, row["last_checkpoint"]).run()
 
     # -- the session and its agents ------------------------------------------------------------
 
@@ -203,6 +209,7 @@ class _SessionCheck:
         view, start = row["view"], row["window_start"]
         whole = self._access.whole(view, self._session_id)
         self._agents[key.agent_id] = view_of(whole, start)
+        self._gaps[key.agent_id] = _gaps_in(row["gaps"])
         self._views[key.agent_id] = ViewCheck(self._access.tables, key, whole, start, stored=view)
         try:
             codec = self._access.codec
@@ -273,6 +280,7 @@ class _SessionCheck:
                         self._access,
                         AgentKey(self._session_id, agent_id),
                         self._agents.get(agent_id, View()),
+                        self._gaps.get(agent_id, frozenset()),
                     )
                     yield from self._owner(agent_id, number_in(row["message_id"]))
                 assert history is not None
@@ -302,3 +310,9 @@ class _SessionCheck:
             size=_PAGE_BYTES,
         )
         return self._access.rows(statement, session_id=self._session_id)
+
+
+def _gaps_in(gaps: str | None) -> frozenset[tuple[Any, ...]]:
+    """Return where truncations have left gaps: the write before each, and the step over it."""
+    found = [one for one in json.loads(gaps or "[]") if isinstance(one, list)]
+    return frozenset((text_in(one[0]), one[1]) for one in found if len(one) == 2)  # noqa: PLR2004

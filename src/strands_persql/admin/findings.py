@@ -10,6 +10,7 @@ from strands_persql.databases.protocol import Statement
 from strands_persql.gateway.batch import Batch
 
 FindingKind: TypeAlias = Literal[
+    "checkpoint",
     "counter",
     "doubled",
     "hole",

@@ -48,14 +48,18 @@ class DirectorySink:
         session_id = check_id("session", session.session_id)
         folder = Path(tempfile.mkdtemp(prefix=".strands_persql_", dir=self._path))
         try:
-            written = _SessionFolder(folder, session_id)
+            written, left_out = _SessionFolder(folder, session_id), 0
             for line in session.lines():
-                written.add(line)
+                if line.kind == "checkpoint":
+                    left_out += 1
+                else:
+                    written.add(line)
             rearranged = written.finish()
             self._place(folder, session_id, written.messages, report)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         report.rearranged += [(session_id, agent_id) for agent_id in rearranged]
+        report.left_out += left_out
 
     def flush(self, report: TransferReport) -> None:
         """Do nothing: each session is there already."""

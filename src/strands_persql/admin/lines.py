@@ -1,7 +1,7 @@
 """Sessions as lines, in between where they come from and where they go.
 
 Each line is a JSON object with its ``type`` first: the session's own line, those of its agents and
-multi-agents, and those of its messages in the order of agent and id.
+multi-agents, those of its messages in the order of agent and id, and those of its checkpoints.
 """
 
 import contextlib
@@ -13,15 +13,19 @@ from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 from strands_persql.errors import PerSQLError
 
-FORMAT_VERSION = 1
-"""The version of the archive's format that is written; no other one is read."""
+FORMAT_VERSION = 2
+"""The version of the archive's format that is written."""
 
-Kind: TypeAlias = Literal["session", "agent", "multi_agent", "message"]
+READ_VERSIONS = (1, 2)
+"""The versions that are read. Version 1 has no checkpoints."""
+
+Kind: TypeAlias = Literal["session", "agent", "multi_agent", "message", "checkpoint"]
 
 TABLES: dict[Kind, str] = {
     "message": "messages",
     "agent": "agents",
     "multi_agent": "multi_agents",
+    "checkpoint": "checkpoints",
     "session": "sessions",
 }
 """The table of each kind of line, in the order in which an import stores them."""
@@ -92,21 +96,25 @@ class TransferReport:
     Attributes:
         sessions: Sessions that were stored.
         messages: Messages that were stored.
+        checkpoints: Checkpoints that were stored.
         unchanged: Sessions that were there already, and the same.
         skipped: Sessions left alone because their ids were taken.
         replaced: Sessions that took the place of others.
         unreadable: Rows that can't be read, carried along as they are.
         rearranged: Agents whose messages are in another order, because the format can't say what
             they work with in any other way.
+        left_out: Checkpoints that were left out, because the format has none.
     """
 
     sessions: int = 0
     messages: int = 0
+    checkpoints: int = 0
     unchanged: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     unreadable: int = 0
     rearranged: list[tuple[str, str]] = field(default_factory=list)
+    left_out: int = 0
 
 
 @dataclass(frozen=True)
@@ -238,6 +246,7 @@ class Digest:
                 "agents": self.counts["agent"],
                 "multi_agents": self.counts["multi_agent"],
                 "messages": self.counts["message"],
+                "checkpoints": self.counts["checkpoint"],
                 "sha256": self.hex,
             }
         )

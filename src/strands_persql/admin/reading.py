@@ -1,14 +1,16 @@
 """Sessions of a database, read as lines."""
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from strands_persql.admin.access import Access, no_session
 from strands_persql.admin.large_lines import has_lost_content
 from strands_persql.admin.lines import HistoryChangedError, Line, SessionGoneError, SessionLines
 from strands_persql.databases.protocol import Statement
 from strands_persql.gateway.batch import Answer, Batch, Handle, Row
-from strands_persql.tables import archiving
+from strands_persql.tables import archive_lines
 from strands_persql.tables.cells import number_in, text_in
 
 PAGE_BYTES = 2_000_000
@@ -75,7 +77,7 @@ class DatabaseSource:
             return
         after = self._after
         while True:
-            statement = archiving.list_session_ids(
+            statement = archive_lines.list_session_ids(
                 self._access.found, after=after, starts_with=self._starts_with, limit=_TOGETHER
             )
             ids = [row["session_id"] for row in self._access.rows(statement)]
@@ -92,19 +94,44 @@ class _Beginning:
 
     Attributes:
         head: The lines of the session, its agents and its multi-agents.
-        agents: By agent the write that created it, its history's version, and its newest message.
+        agents: Its agents.
         end: Agent and id of the last message, or None where there is none.
         messages: The first page of messages.
+        last_checkpoint: Agent and id of the last checkpoint, or None where there is none.
     """
 
     head: list[Line]
-    agents: dict[str, tuple[str, int, int]]
+    agents: dict[str, "_Agent"]
     end: tuple[str, int] | None
     messages: list[Row]
+    last_checkpoint: tuple[str, str] | None
 
     def ends_with(self, row: Row) -> bool:
         """Whether there was no message behind one."""
         return self.end is None or place_of(row) >= self.end
+
+
+class _Agent(NamedTuple):
+    """An agent when the beginning of its session was read.
+
+    Attributes:
+        write_id: The write that created it.
+        epoch: Its history's version.
+        newest_id: Its newest message.
+        version: Its row's version.
+    """
+
+    write_id: str
+    epoch: int
+    newest_id: int
+    version: int
+
+    def has_made(self, checkpoint: Row) -> bool:
+        """Whether a checkpoint may have been made by then."""
+        return (
+            number_in(checkpoint["version"]) <= self.version
+            and number_in(checkpoint["newest_id"]) <= self.newest_id
+        )
 
 
 class DatabaseSession:
@@ -169,15 +196,38 @@ class DatabaseSession:
             if beginning.ends_with(page[-1]):
                 break
             page, newer = self._next_page(page, beginning)
+        if beginning.last_checkpoint is not None:
+            yield from self._checkpoints(beginning, beginning.last_checkpoint)
+
+    def _checkpoints(self, beginning: _Beginning, last: tuple[str, str]) -> Iterator[Line]:
+        """Read the checkpoints that were there when the beginning was read."""
+        after = ("", "")
+        while after < last:
+            found, batch = self._access.found, Batch()
+            states = batch.ask(archive_lines.read_agent_states(found, self._session_id))
+            checkpoints = batch.ask(
+                archive_lines.read_checkpoint_lines(
+                    found, self._session_id, after=after, rows=_PAGE_ROWS, size=PAGE_BYTES
+                )
+            )
+            answer = self._access.run(batch, session_id=self._session_id)
+            self._check_same(answer[states], beginning)
+            if not answer[checkpoints]:
+                return
+            for row in answer[checkpoints]:
+                agent = beginning.agents.get(row["agent_id"])
+                after = (row["agent_id"], row["checkpoint_id"])
+                if after <= last and (agent is None or agent.has_made(row)):
+                    yield Line("checkpoint", text_in(row["line"]))
 
     def _next_page(
         self, page: Sequence[Row], beginning: _Beginning
     ) -> tuple[list[Row], Collection[str]]:
         """Read the next page, and which agents have been created since the beginning was read."""
         found, batch = self._access.found, Batch()
-        states = batch.ask(archiving.read_agent_states(found, self._session_id))
+        states = batch.ask(archive_lines.read_agent_states(found, self._session_id))
         messages = batch.ask(
-            archiving.read_message_lines(
+            archive_lines.read_message_lines(
                 found,
                 self._session_id,
                 after=place_of(page[-1]),
@@ -186,18 +236,24 @@ class DatabaseSession:
             )
         )
         answer = self._access.run(batch, session_id=self._session_id)
-        now = {
-            row["agent_id"]: (row["write_id"], number_in(row["epoch"])) for row in answer[states]
-        }
-        for agent_id, (write_id, epoch, _) in beginning.agents.items():
-            if now.pop(agent_id, None) != (write_id, epoch):
+        return answer[messages], self._check_same(answer[states], beginning)
+
+    def _check_same(self, states: Sequence[Row], beginning: _Beginning) -> Collection[str]:
+        """Return which agents have been created since the beginning was read.
+
+        Raises:
+            HistoryChangedError: If stored messages of the others have changed.
+        """
+        now = {row["agent_id"]: (row["write_id"], number_in(row["epoch"])) for row in states}
+        for agent_id, agent in beginning.agents.items():
+            if now.pop(agent_id, None) != (agent.write_id, agent.epoch):
                 raise HistoryChangedError(
                     f"stored messages of agent {agent_id!r} in session {self._session_id!r} change"
                     " whenever they are read; try again when nobody writes to it",
                     session_id=self._session_id,
                     agent_id=agent_id,
                 )
-        return answer[messages], now.keys()
+        return now.keys()
 
 
 def place_of(row: Row) -> tuple[str, int]:
@@ -218,7 +274,7 @@ def _lines_of(page: Sequence[Row], beginning: _Beginning, newer: Collection[str]
         if row["agent_id"] != agent_id:
             agent_id = row["agent_id"]
             known = beginning.agents.get(agent_id)
-            newest = None if known is None else known[2]
+            newest = None if known is None else known.newest_id
         # Messages of no agent at all are nobody's to append to: they are part of the session.
         if agent_id not in newer and (newest is None or row["message_id"] <= newest):
             yield Line("message", text_in(row["line"]))
@@ -249,11 +305,11 @@ def _read_beginnings(
 def _beginning_of(access: Access, session_id: str, limit: int) -> list[Statement]:
     found = access.found
     return [
-        archiving.read_session_line(found, session_id),
-        archiving.read_agent_lines(found, session_id),
-        archiving.read_multi_agent_lines(found, session_id),
-        archiving.read_last_message(found, session_id),
-        archiving.read_message_lines(
+        archive_lines.read_session_line(found, session_id),
+        archive_lines.read_agent_lines(found, session_id),
+        archive_lines.read_multi_agent_lines(found, session_id),
+        archive_lines.read_last_message(found, session_id),
+        archive_lines.read_message_lines(
             found, session_id, after=_START, rows=_FIRST_PAGE_ROWS, size=limit
         ),
     ]
@@ -274,8 +330,19 @@ def _beginning(
     head += [Line("agent", text_in(one["line"])) for one in answer[agents]]
     head += [Line("multi_agent", text_in(one["line"])) for one in answer[multi_agents]]
     known = {
-        one["agent_id"]: (one["write_id"], number_in(one["epoch"]), number_in(one["newest_id"]))
+        one["agent_id"]: _Agent(
+            one["write_id"],
+            number_in(one["epoch"]),
+            number_in(one["newest_id"]),
+            number_in(one["version"]),
+        )
         for one in answer[agents]
     }
-    last = answer.first(end)
-    return _Beginning(head, known, None if last is None else place_of(last), answer[messages])
+    last, checkpoint = answer.first(end), row["last_checkpoint"]
+    return _Beginning(
+        head,
+        known,
+        None if last is None else place_of(last),
+        answer[messages],
+        None if checkpoint is None else tuple(json.loads(checkpoint)),
+    )

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -19,6 +18,7 @@ from strands_persql.admin.lines import (
     digest_of,
     is_unreadable,
 )
+from strands_persql.admin.pending_session import STAGED_KINDS, PendingSession
 from strands_persql.admin.reading import DatabaseSession, read_together
 from strands_persql.databases.protocol import Statement
 from strands_persql.errors import (
@@ -28,7 +28,7 @@ from strands_persql.errors import (
     TooLargeError,
 )
 from strands_persql.gateway.batch import Answer, Batch
-from strands_persql.runtime.ids import check_id, new_id
+from strands_persql.runtime.ids import check_id
 from strands_persql.tables import archiving, contents, erasing, reading, retention
 from strands_persql.tables.leaves import Skeleton
 
@@ -36,50 +36,10 @@ REQUEST_BYTES = 4_000_000
 """Bytes of lines that one request stores; a larger session takes several, and is staged."""
 
 _STATEMENT_BYTES = 1_000_000
-_TOGETHER = 14  # sessions that one request stores, within 100 statements
-_READ_ORDER: tuple[Kind, ...] = ("session", "agent", "multi_agent", "message")
+_STATEMENTS = 95  # of one request, within 100
+_TOGETHER = 20  # sessions that one request compares with what is there, likewise
+_READ_ORDER: tuple[Kind, ...] = ("session", "agent", "multi_agent", "message", "checkpoint")
 _STAGED_AT_ONCE = 5_000  # messages that one request deletes
-
-
-@dataclass
-class _Session:
-    """A session that was read and isn't stored yet.
-
-    Attributes:
-        session_id: The session.
-        write_id: The write that creates it.
-        lines: Its lines by kind.
-        size: The size of its messages among them.
-        staged: Messages of it that are in the database already, where nobody reads them.
-        contents: How many parts its large contents have, by their digests: they are in the
-            database already, where the staged messages are.
-        unreadable: Rows that can't be read.
-    """
-
-    session_id: str
-    write_id: str = field(default_factory=new_id)
-    lines: dict[Kind, list[str]] = field(default_factory=lambda: {kind: [] for kind in TABLES})
-    size: int = 0
-    staged: int = 0
-    contents: dict[str, int] = field(default_factory=dict)
-    unreadable: int = 0
-
-    def add(self, line: Line) -> None:
-        self.lines[line.kind].append(line.text)
-        self.size += len(line.text) if line.kind == "message" else 0
-
-    @property
-    def is_begun(self) -> bool:
-        """Whether something of it is in the database already."""
-        return bool(self.staged or self.contents)
-
-    @property
-    def staged_id(self) -> str:
-        return archiving.staged_id(self.session_id, self.write_id)
-
-    @property
-    def messages(self) -> int:
-        return self.staged + len(self.lines["message"])
 
 
 class DatabaseSink:
@@ -98,7 +58,8 @@ class DatabaseSink:
         """Initialize without asking the database for anything."""
         self._access = access
         self._existing = existing
-        self._waiting: list[_Session] = []
+        self._waiting: list[PendingSession] = []
+        self._statements_waiting = 0
         access.setup()
 
     def store(self, session: SessionLines, report: TransferReport) -> None:
@@ -111,19 +72,24 @@ class DatabaseSink:
         """
         if sum(one.size for one in self._waiting) > REQUEST_BYTES // 2:
             self.flush(report)
-        pending = _Session(check_id("session", session.session_id))
+        pending = PendingSession(check_id("session", session.session_id))
         try:
             if not self._read(session.lines(), pending, report):
                 return
+            statements = pending.statements(_STATEMENT_BYTES)
+            is_full = len(self._waiting) == _TOGETHER
+            if is_full or self._statements_waiting + statements > _STATEMENTS:
+                self.flush(report)
             self._waiting.append(pending)
-            if pending.is_begun or len(self._waiting) == _TOGETHER:
+            self._statements_waiting += statements
+            if pending.is_begun:
                 self.flush(report)
         except BaseException:
             if pending.is_begun:
                 drop_staged(self._access, pending.staged_id)
             raise
 
-    def _read(self, lines: Iterator[Line], pending: _Session, report: TransferReport) -> bool:
+    def _read(self, lines: Iterator[Line], pending: PendingSession, report: TransferReport) -> bool:
         """Read a session, staging it where it is large, and return whether to store it."""
         for line in lines:
             self._check_size(line, pending.session_id)
@@ -143,12 +109,12 @@ class DatabaseSink:
 
     def flush(self, report: TransferReport) -> None:
         """Store what was taken and isn't stored yet."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._statements_waiting = self._waiting, [], 0
         if not waiting:
             return
         found = self._find([one.session_id for one in waiting])
-        new: list[_Session] = []
-        others: list[_Session] = []
+        new: list[PendingSession] = []
+        others: list[PendingSession] = []
         for session, row in zip(waiting, found, strict=True):
             (others if row["is_there"] or row["has_rows"] else new).append(session)
         if new:
@@ -175,7 +141,9 @@ class DatabaseSink:
 
     # -- large sessions ------------------------------------------------------------------------
 
-    def _is_settled(self, rest: Iterator[Line], pending: _Session, report: TransferReport) -> bool:
+    def _is_settled(
+        self, rest: Iterator[Line], pending: PendingSession, report: TransferReport
+    ) -> bool:
         """Whether a large session need not be stored; the rest of its lines is read then."""
         if self._existing == "replace":  # to compare would use up lines that come only once
             return False
@@ -186,35 +154,41 @@ class DatabaseSink:
         self._keeps(ours, chain(_lines_of(pending), rest), report)
         return True
 
-    def _store_leaves(self, pending: _Session, line: Skeleton) -> None:
+    def _store_leaves(self, pending: PendingSession, line: Skeleton) -> None:
         pending.contents |= {digest: leaf.count for digest, leaf in line.leaves.items()}
         batch = Batch()
         batch.bring(line)
         self._access.run(batch, writes=True, session_id=pending.staged_id)
 
-    def _stage(self, pending: _Session) -> None:
-        messages = pending.lines["message"]
-        statements = [
-            archiving.stage_messages(
-                self._access.tables, pending.session_id, pending.write_id, **_array(portion)
-            )
-            for portion in _portions(messages)
-        ]
-        pending.staged += len(messages)  # before they are sent: an answer may be lost
+    def _stage(self, pending: PendingSession) -> None:
+        statements = []
+        for kind in STAGED_KINDS:
+            statements += [
+                archiving.stage_lines(
+                    self._access.tables,
+                    TABLES[kind],
+                    pending.session_id,
+                    pending.write_id,
+                    **_array(portion),
+                )
+                for portion in _portions(pending.lines[kind])
+            ]
+            pending.staged[kind] += len(pending.lines[kind])  # before: an answer may be lost
         self._send(Batch(*statements), [pending])
         pending.size = 0
-        messages.clear()
+        for kind in STAGED_KINDS:
+            pending.lines[kind].clear()
 
     # -- sessions that are complete ------------------------------------------------------------
 
-    def _store_others(self, sessions: Sequence[_Session], report: TransferReport) -> None:
+    def _store_others(self, sessions: Sequence[PendingSession], report: TransferReport) -> None:
         """Store sessions whose ids are taken, where they may."""
         there = read_together(self._access, [one.session_id for one in sessions])
         for session in sessions:
-            if session.staged and self._existing != "replace":  # it has come meanwhile
+            if session.is_staged and self._existing != "replace":  # it has come meanwhile
                 raise _taken(session.session_id)
             ours = there[session.session_id]
-            if session.staged or not self._keeps(ours, _lines_of(session), report):
+            if session.is_staged or not self._keeps(ours, _lines_of(session), report):
                 self._store_all([session], report, replaces=True)
             elif session.contents:
                 drop_staged(self._access, session.staged_id)
@@ -242,7 +216,7 @@ class DatabaseSink:
         return True
 
     def _store_all(
-        self, sessions: Sequence[_Session], report: TransferReport, *, replaces: bool = False
+        self, sessions: Sequence[PendingSession], report: TransferReport, *, replaces: bool = False
     ) -> None:
         batch = Batch()
         tables = self._access.tables
@@ -270,35 +244,39 @@ class DatabaseSink:
             if row is None or row["write_id"] != session.write_id:
                 raise _taken(session.session_id)
             report.sessions += 1
-            report.messages += session.messages
+            report.messages += session.count("message")
+            report.checkpoints += session.count("checkpoint")
             report.unreadable += session.unreadable
             if replaces:
                 report.replaced.append(session.session_id)
 
-    def _statements(self, session: _Session) -> Iterator[Statement]:
+    def _statements(self, session: PendingSession) -> Iterator[Statement]:
         tables = self._access.tables
         if session.contents:
             yield from contents.take_staged(
                 tables, session.session_id, session.staged_id, session.write_id
             )
-        if session.staged:
-            yield archiving.take_staged(tables, session.session_id, session.write_id)
+        if session.is_staged:
+            yield from archiving.take_staged(tables, session.session_id, session.write_id)
+        if session.is_behind:
+            lines = _array(session.lines["agent"])["lines"]
+            yield archiving.store_behind(tables, session.session_id, session.write_id, lines)
         for kind, table in TABLES.items():
             for portion in _portions(session.lines[kind]):
                 yield archiving.store_lines(
                     tables, table, session.session_id, session.write_id, **_array(portion)
                 )
-        if any(json.loads(line).get("expires_after") for line in session.lines["session"]):
+        if session.expires:
             yield from retention.take_over(tables, session.session_id)
 
-    def _send(self, batch: Batch, sessions: Sequence[_Session]) -> Answer:
+    def _send(self, batch: Batch, sessions: Sequence[PendingSession]) -> Answer:
         try:
             return self._access.run(batch, writes=True, session_id=sessions[0].session_id)
         except StatementError as error:
             raise _explained(error, sessions) from error
 
 
-def _lines_of(session: _Session) -> Iterator[Line]:
+def _lines_of(session: PendingSession) -> Iterator[Line]:
     for kind in _READ_ORDER:
         for text in session.lines[kind]:
             yield Line(kind, text)
@@ -349,7 +327,7 @@ def _taken(session_id: str) -> AlreadyExistsError:
     )
 
 
-def _explained(error: StatementError, sessions: Sequence[_Session]) -> Exception:
+def _explained(error: StatementError, sessions: Sequence[PendingSession]) -> Exception:
     """Return what a refused statement says of the lines that it was made of."""
     if not any(word in str(error).lower() for word in ("malformed", "constraint", "json")):
         return error
@@ -369,8 +347,11 @@ def drop_staged(access: Access, staged: str) -> int:
     count = 0
     while True:
         batch = Batch(contents.drop(access.tables, staged))
-        deleted = batch.ask(archiving.drop_staged(access.tables, staged, _STAGED_AT_ONCE))
-        found = len(access.run(batch, writes=True)[deleted])
-        count += found
-        if found < _STAGED_AT_ONCE:
+        deleted = [
+            batch.ask(one) for one in archiving.drop_staged(access.tables, staged, _STAGED_AT_ONCE)
+        ]
+        answer = access.run(batch, writes=True)
+        messages, checkpoints = (len(answer[one]) for one in deleted)
+        count += messages
+        if max(messages, checkpoints) < _STAGED_AT_ONCE:
             return count

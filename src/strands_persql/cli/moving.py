@@ -1,6 +1,7 @@
 """``export``, ``import`` and ``migrate``: sessions move out, in, and between databases."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
@@ -198,30 +199,32 @@ def _report(output: Output, report: TransferReport, where: str) -> None:
     if output.json:
         output.document(asdict(report))
         return
-    lines = []
+    for line in _lines(report, where):
+        output.say(line)
+
+
+def _lines(report: TransferReport, where: str) -> Iterator[str]:
     if report.sessions or not report.unchanged:
-        messages = counted(report.messages, "message")
-        lines.append(f"{counted(report.sessions, 'session')} with {messages} {where}")
+        held = [counted(report.messages, "message")]
+        if report.checkpoints:
+            held.append(counted(report.checkpoints, "checkpoint"))
+        yield f"{counted(report.sessions, 'session')} with {' and '.join(held)} {where}"
     if report.replaced:
-        lines.append(
-            f"{counted(len(report.replaced), 'session')} replaced: {_some(report.replaced)}"
-        )
+        yield (f"{counted(len(report.replaced), 'session')} replaced: {_some(report.replaced)}")
     if report.unchanged:
-        lines.append(f"{counted(len(report.unchanged), 'session')} there already, and the same")
+        yield f"{counted(len(report.unchanged), 'session')} there already, and the same"
     if report.skipped:
-        lines.append(
+        yield (
             f"{counted(len(report.skipped), 'session')} skipped, for their ids are taken:"
             f" {_some(report.skipped)}"
         )
     if report.unreadable:
-        lines.append(f"{counted(report.unreadable, 'row')} that can't be read, as they are")
+        yield f"{counted(report.unreadable, 'row')} that can't be read, as they are"
     if report.rearranged:
         agents = [" / ".join(one) for one in report.rearranged]
-        lines.append(
-            f"{counted(len(agents), 'agent')} with messages in another order: {_some(agents)}"
-        )
-    for line in lines:
-        output.say(line)
+        yield (f"{counted(len(agents), 'agent')} with messages in another order: {_some(agents)}")
+    if report.left_out:
+        yield f"{counted(report.left_out, 'checkpoint')} left out: a folder has none"
 
 
 def _some(names: list[str]) -> str:

@@ -2,8 +2,15 @@
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.archiving import read_messages
-from strands_persql.tables.checkpoint_rows import is_within, list_in
+from strands_persql.tables.archive_lines import page_size, read_messages
+from strands_persql.tables.checkpoint_rows import (
+    IS_BEHIND,
+    PROBLEM,
+    is_whole,
+    is_within,
+    list_in,
+    number_at,
+)
 from strands_persql.tables.tables import WITHIN_SCOPE, Tables
 
 _NEXT = """(
@@ -36,6 +43,7 @@ def list_all_ids(tables: Tables, *, after: str, limit: int) -> Statement:
     )
 
 
+_FIRST, _LAST = number_at("t", 1), number_at("t", 2)
 _KINDS = "typeof(version) || ' ' || coalesce(version, 0)"
 
 
@@ -55,8 +63,14 @@ def read_agent_rows(tables: Tables, session_id: str) -> Statement:
     return tables.statement(
         f"""
         SELECT agent_id, data, {_KINDS} AS counter, view, window_start,
-            typeof(epoch) || ' ' || coalesce(epoch, 0) AS epoch_counter, created_at
-        FROM {{agents}} WHERE session_id = :session_id ORDER BY agent_id
+            typeof(epoch) || ' ' || coalesce(epoch, 0) AS epoch_counter, created_at, (
+                SELECT max(c.checkpoint_id) FROM {{checkpoints}} AS c
+                WHERE c.session_id = a.session_id AND c.agent_id = a.agent_id
+            ) AS last_checkpoint, (
+                SELECT {list_in("c.turns")} FROM {{checkpoints}} AS c WHERE c.checkpoint_id = ''
+                    AND c.session_id = a.session_id AND c.agent_id = a.agent_id
+            ) AS gaps
+        FROM {{agents}} AS a WHERE session_id = :session_id ORDER BY agent_id
         """,  # noqa: S608
         session_id=session_id,
     )
@@ -77,7 +91,7 @@ def read_message_rows(
     tables: Tables, session_id: str, *, after: tuple[str, int], rows: int, size: int
 ) -> Statement:
     """Read rows of messages, and whether their agent is behind them; see `read_messages`."""
-    columns = f"""agent_id, message_id, {_KINDS} AS counter, version, turn, data, EXISTS (
+    columns = f"""agent_id, message_id, {_KINDS} AS counter, version, turn, write_id, data, EXISTS (
         SELECT 1 FROM {{checkpoints}} AS c
         WHERE c.session_id = r.session_id AND c.agent_id = r.agent_id AND c.checkpoint_id = ''
             AND {is_within("r.message_id", list_in("c.rewound"))}
@@ -97,4 +111,49 @@ def read_turns(tables: Tables, key: AgentKey, between: tuple[int, int]) -> State
         **key.context,
         first=between[0],
         last=between[1],
+    )
+
+
+def read_checkpoint_rows(
+    tables: Tables, key: AgentKey, *, after: str, rows: int, size: int
+) -> Statement:
+    """Read an agent's checkpoints, what is wrong with each, and a turn that it has lost.
+
+    Args:
+        tables: The tables.
+        key: The agent.
+        after: The checkpoint before the first one.
+        rows: The most checkpoints to return.
+        size: The most bytes of their data, except for a single one that is larger.
+    """
+    source = """
+        FROM {checkpoints} AS c WHERE c.session_id = :session_id AND c.agent_id = :agent_id
+            AND c.checkpoint_id > :after ORDER BY c.checkpoint_id
+    """
+    return tables.statement(
+        f"""
+        SELECT *, CASE WHEN problem IS NULL THEN (
+            SELECT json_array({_FIRST}, {_LAST}) FROM json_each(turns) AS t
+            WHERE NOT {is_whole(":session_id", ":agent_id")} LIMIT 1
+        ) END AS lost FROM (
+            SELECT c.checkpoint_id, c.label, c.data, c.turns, {PROBLEM} AS problem
+            {source} LIMIT ({page_size(source)})
+        )
+        """,  # noqa: S608
+        **key.context,
+        after=after,
+        rows=rows,
+        bytes=size,
+    )
+
+
+def read_behind(tables: Tables, key: AgentKey) -> Statement:
+    """Read what an agent has gone back behind, where that can't be read."""
+    return tables.statement(
+        f"""
+        SELECT c.rewound FROM {{checkpoints}} AS c
+        WHERE c.session_id = :session_id AND c.agent_id = :agent_id AND c.checkpoint_id = ''
+            AND NOT {IS_BEHIND}
+        """,  # noqa: S608
+        **key.context,
     )

@@ -59,6 +59,30 @@ _CONTENT = """CASE WHEN NOT json_valid(c.data) THEN 0 ELSE
     AND coalesce(json_type(c.data, '$.conversation_manager_state'), '') = 'object'
     AND coalesce(json_type(c.data, '$._internal_state'), 'object') = 'object' END"""
 
+IS_BEHIND = f"({_is_list_of('c.rewound', _RANGE)})"
+"""Whether it can be read what an agent has gone back behind, as its row ``c`` says it."""
+
+_FIRST, _LAST, _WRITE = (number_at("t", index) for index in (1, 2, 3))
+
+
+def is_whole(session: str, agent: str) -> str:
+    """Return the SQL for whether both ends of a turn ``t`` of a checkpoint are there.
+
+    A turn is deleted from some message on, so that one of its ends is gone.
+
+    Args:
+        session: The SQL for its session.
+        agent: The SQL for its agent.
+    """
+    return f"""EXISTS (
+        SELECT 1 FROM {{messages}} AS m CROSS JOIN {{messages}} AS n
+        WHERE m.session_id = {session} AND m.agent_id = {agent} AND m.message_id >= {_FIRST}
+            AND CASE {_WRITE} WHEN '' THEN m.message_id = {_FIRST} ELSE m.write_id = {_WRITE} END
+            AND n.session_id = {session} AND n.agent_id = {agent}
+            AND n.message_id = m.message_id + {_LAST} - {_FIRST}
+    )"""  # noqa: S608 - nothing but names
+
+
 PROBLEM = f"""CASE
     WHEN typeof(c.label) <> 'text' THEN 'label' WHEN typeof(c.created_at) <> 'text'
     THEN 'created_at' WHEN typeof(c.version) <> 'integer' THEN 'version'

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.checkpoint_rows import PROBLEM, list_in, number_at
+from strands_persql.tables.checkpoint_rows import PROBLEM, is_whole, list_in, number_at
 from strands_persql.tables.checkpointing import CHECKPOINT, RESOLVED_VIEW
 from strands_persql.tables.expressions import NEWEST, OF_AGENT, PUSH_WRITE
 from strands_persql.tables.reading import RANGES
@@ -155,21 +155,31 @@ _IS_SHOWN = f"""EXISTS (
         AND m.message_id BETWEEN json_extract(r.value, '$[0]')
             AND coalesce(json_extract(r.value, '$[1]'), {MAX_ID})
 )"""  # noqa: S608
-_FIRST, _LAST, _WRITE = (number_at("t", index) for index in (1, 2, 3))
-# A turn is deleted from some message on, so that one of its ends is gone.
-_IS_WHOLE = f"""EXISTS (
-    SELECT 1 FROM {{messages}} AS m CROSS JOIN {{messages}} AS n
-    WHERE m.session_id = :session_id AND m.agent_id = :agent_id AND m.message_id >= {_FIRST}
-        AND CASE {_WRITE} WHEN '' THEN m.message_id = {_FIRST} ELSE m.write_id = {_WRITE} END
-        AND n.session_id = :session_id AND n.agent_id = :agent_id
-        AND n.message_id = m.message_id + {_LAST} - {_FIRST}
-)"""  # noqa: S608
+# Messages of one turn with others between them that are gone: each by the write before the gap.
+_GAPS = f"""
+    SELECT json_array(write_id, next_id - message_id) AS gap FROM (
+        SELECT m.write_id, m.turn, m.message_id,
+            lead(m.turn) OVER following AS next_turn, lead(m.message_id) OVER following AS next_id
+        FROM {{checkpoints}} AS c CROSS JOIN json_each({list_in("c.rewound")}) AS g
+        CROSS JOIN {{messages}} AS m ON m.session_id = c.session_id AND m.agent_id = c.agent_id
+            AND m.message_id BETWEEN coalesce((
+                SELECT max(b.message_id) FROM {{messages}} AS b WHERE b.session_id = c.session_id
+                    AND b.agent_id = c.agent_id AND b.message_id < {number_at("g", 0)}
+            ), 0) AND coalesce((
+                SELECT min(b.message_id) FROM {{messages}} AS b WHERE b.session_id = c.session_id
+                    AND b.agent_id = c.agent_id AND b.message_id > {number_at("g", 1)}
+            ), {number_at("g", 1)})
+        WHERE c.session_id = :session_id AND c.agent_id = :agent_id AND c.checkpoint_id = ''
+        WINDOW following AS (PARTITION BY g.key ORDER BY m.message_id)
+    ) WHERE turn <> '' AND turn = next_turn AND next_id > message_id + 1
+"""  # noqa: S608
 
 
 def truncate_agent(tables: Tables, key: AgentKey, write_id: str) -> list[Statement]:
     """Delete what an agent has gone back behind and doesn't work with, once.
 
-    Checkpoints of what is deleted go with it. The agent's row counts as made anew: requests of
+    Checkpoints of what is deleted go with it. Where that leaves a turn with a gap it is noted: a
+    check takes other gaps for losses. The agent's row counts as made anew: requests of
     before, which could bring back what is deleted, find another agent.
 
     Args:
@@ -196,8 +206,17 @@ def truncate_agent(tables: Tables, key: AgentKey, write_id: str) -> list[Stateme
         f"""
         DELETE FROM {{checkpoints}} WHERE {OF_AGENT} AND checkpoint_id <> '' AND {_IS_DUE}
             AND EXISTS (
-                SELECT 1 FROM json_each({list_in("turns")}) AS t WHERE NOT {_IS_WHOLE}
+                SELECT 1 FROM json_each({list_in("turns")}) AS t
+                WHERE NOT {is_whole(":session_id", ":agent_id")}
             )
+        """,  # noqa: S608
+        f"""
+        UPDATE {{checkpoints}} SET turns = (
+            SELECT json_group_array(json(gap)) FROM (
+                SELECT value AS gap FROM json_each({list_in("turns")}) WHERE type = 'array'
+                UNION {_GAPS}
+            )
+        ) WHERE {OF_AGENT} AND checkpoint_id = '' AND {_IS_DUE}
         """,  # noqa: S608
         f"""
         INSERT INTO {{deletions}} (write_id, deleted_at)

@@ -14,6 +14,7 @@ _KEYS = {
     "agents": _OF_AGENT,
     "multi_agents": "session_id = :session_id AND multi_agent_id = :agent_id",
     "messages": f"{_OF_AGENT} AND message_id = :message_id",
+    "checkpoints": f"{_OF_AGENT} AND checkpoint_id = :checkpoint_id",
 }
 
 
@@ -97,6 +98,18 @@ def set_view(
         start=start,
         found_view=found[0],
         found_start=found[1],
+    )
+
+
+def forget_behind(tables: Tables, key: AgentKey, found: Value) -> Statement:
+    """Have an agent be behind nothing, where what it is behind is still what was found."""
+    return tables.statement(
+        f"""
+        UPDATE {{checkpoints}} SET rewound = '[]'
+        WHERE {_OF_AGENT} AND checkpoint_id = '' AND rewound IS :found
+        """,  # noqa: S608
+        **key.context,
+        found=found,
     )
 
 
