@@ -278,6 +278,7 @@ BOUNDED = {
     "read_checkpoint_rows": checking.read_checkpoint_rows(TABLES, KEY, after="c", rows=9, size=9),
     "read_behind": checking.read_behind(TABLES, KEY),
     "forget_behind": repairing.forget_behind(TABLES, KEY, "[]"),
+    "count_values": erasing.count_values(TABLES, "session/s/", "session/s0"),
     "insert_message": repairing.insert_message(TABLES, KEY, 1, data="", turn="", time=""),
 }
 

@@ -4,6 +4,7 @@ import sqlite3
 from dataclasses import dataclass
 
 from strands_persql.admin.access import Access
+from strands_persql.admin.erased_values import erase_values
 from strands_persql.admin.storing import drop_staged
 from strands_persql.databases.local import LocalDatabase
 from strands_persql.databases.protocol import Database
@@ -23,7 +24,8 @@ class Erasure:
 
     Attributes:
         session_id: The session.
-        rows: How many rows were deleted, by table, unprefixed. All 0 where nothing was there.
+        rows: How many rows were deleted, by table, unprefixed: those of storages too. All 0 where
+            nothing was there.
         bytes: The size of their JSON.
         staged: Messages that interrupted imports had left of it.
         is_purged: Whether the files hold nothing of it either. False if another process kept
@@ -46,6 +48,9 @@ class Erasure:
 def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
     """Delete all that there is of a session, and purge a local file of what it leaves.
 
+    That includes what `PerSQLStorage` has of it in these tables where Strands puts it: snapshots,
+    and what a context manager has put aside.
+
     Writers that still work with it get a `NotFoundError` and write nothing. Caches of other
     processes hold it until they look.
 
@@ -64,12 +69,13 @@ def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
     batch.run(*erasing.erase_session(access.tables, session_id))
     rows = access.run(batch, writes=True, session_id=session_id)[counted]
     MessageIndex(access.gateway, access.tables).purge(session_id)
-    access.gateway.empty_log()
     staged = sum(drop_staged(access, one) for one in _staged_of(access, session_id))
+    values, size = erase_values(access, session_id)
+    access.gateway.empty_log()
     return Erasure(
         session_id,
-        {row["name"]: int(row["n"]) for row in rows},
-        sum(int(row["bytes"] or 0) for row in rows),
+        {row["name"]: int(row["n"]) for row in rows} | values,
+        sum(int(row["bytes"] or 0) for row in rows) + size,
         staged,
         _purge(access, session_id) if purge else None,
     )

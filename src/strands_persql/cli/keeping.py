@@ -14,6 +14,17 @@ from strands_persql.cli.output import FOUND_DAMAGE, NOT_FOUND, Output
 from strands_persql.cli.wording import counted, one_line, size
 from strands_persql.errors import SchemaError
 
+_ROWS = {
+    "messages": ("message", "messages"),
+    "agents": ("agent", "agents"),
+    "multi_agents": ("graph or swarm", "graphs and swarms"),
+    "checkpoints": ("checkpoint", "checkpoints"),
+    "contents": ("part of large content", "parts of large content"),
+    "objects": ("value of storages", "values of storages"),
+    "parts": ("part of such values", "parts of such values"),
+}
+"""What the rows of the tables are called."""
+
 _Sessions = Annotated[list[str], typer.Argument(help="The sessions.", show_default=False)]
 
 
@@ -208,9 +219,9 @@ def _tell(output: Output, erased: Erasure, *, purges: bool) -> None:
         output.note(f"Session {name} is not there.")
         return
     rows = ", ".join(
-        counted(count, table.removesuffix("s").replace("_", "-"))
+        counted(count, *_ROWS[table])
         for table, count in erased.rows.items()
-        if table != "sessions" and count
+        if table in _ROWS and count
     )
     output.say(f"{name} is gone, with {rows or 'nothing in it'}: {size(erased.bytes)}.")
     if purges and erased.is_purged is None:

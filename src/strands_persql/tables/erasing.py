@@ -33,3 +33,24 @@ def erase_session(tables: Tables, session_id: str, spared: str = "") -> list[Sta
         SELECT 1 FROM {sessions} WHERE session_id = :session_id AND write_id = :spared
     )"""
     return creating.remove_session(tables, other, session_id=session_id, spared=spared)
+
+
+def count_values(tables: Tables, first: str, end: str) -> Statement:
+    """Count the values of a range of keys and the parts of its pools, and the bytes of both."""
+    return tables.statement(
+        """
+        SELECT 'objects' AS name, count(*) AS n, sum(length(CAST(data AS BLOB))) AS bytes
+        FROM {objects} WHERE key >= :first AND key < :end
+        UNION ALL
+        SELECT 'parts', count(*), sum(length(CAST(data AS BLOB)))
+        FROM {parts} WHERE pool >= :first AND pool < :end
+        """,
+        first=first,
+        end=end,
+    )
+
+
+def find_index(tables: Tables) -> Statement:
+    """Read the name of the full-text index, if there is one."""
+    sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return {"sql": sql, "params": [f"{tables.prefix}search"]}

@@ -124,6 +124,21 @@ def remove_texts(tables: Tables, own_scopes: Iterable[str]) -> Statement:
     )
 
 
+def remove_folder(tables: Tables, folder: str) -> Statement:
+    """Take all texts of a folder out of the index."""
+    return tables.statement(
+        """
+        DELETE FROM {search} WHERE rowid IN (SELECT rowid FROM {search} WHERE {search} MATCH :own)
+        """,
+        own=f"scope : {scope_word('d', folder)}",
+    )
+
+
+def optimize(tables: Tables) -> Statement:
+    """Write the index anew, without the words of texts that were taken out of it."""
+    return tables.statement("INSERT INTO {search} ({search}) VALUES ('optimize')")
+
+
 def search_texts(tables: Tables, words: Sequence[str], scope: str | None, limit: int) -> Statement:
     """Find values by all of some beginnings of words, the best first.
 
