@@ -282,6 +282,24 @@ def test_totals_are_sums_over_all_sessions(backend: Backend) -> None:
     assert keeper(backend).measure(starts_with="s0").sessions == 10
 
 
+@pytest.mark.backends("http")
+def test_a_page_reads_few_rows(backend: Backend) -> None:
+    """The first page is one request that reads fewer than 200 rows, however many there are."""
+    for number in range(60):
+        stored(backend, "one", "two", session_id=f"s{number:03}")
+    admin = keeper(backend)
+    admin.list_sessions(limit=1)
+    before = admin.stats()
+
+    page = admin.list_sessions()
+
+    after = admin.stats()
+    assert len(page.items) == 40
+    assert page.next == "s039"
+    assert after.round_trips == before.round_trips + 1
+    assert 40 < after.rows_read - before.rows_read <= 200
+
+
 # -- erasure ---------------------------------------------------------------------------------------
 
 

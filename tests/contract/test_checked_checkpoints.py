@@ -123,14 +123,16 @@ def test_what_an_agent_went_back_behind_cant_be_read(backend: Backend) -> None:
     assert backend.repository().truncate_session("s", "a") == 0
 
 
-def test_many_checkpoints_are_read_page_by_page(
-    backend: Backend, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_many_checkpoints_are_read_page_by_page(backend: Backend) -> None:
     """Each of them is looked at."""
-    from strands_persql.admin import check_checkpoints  # noqa: PLC0415 - to shorten its pages
-
-    monkeypatch.setattr(check_checkpoints, "_PAGE_ROWS", 2)
     talked(backend)
+    backend.raw(
+        "INSERT INTO strands_checkpoints (session_id, agent_id, checkpoint_id, data, version,"
+        " label, view, turns, newest_id) WITH RECURSIVE n(i) AS"
+        " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)"
+        " SELECT session_id, agent_id, checkpoint_id || i, data, version, label, view, turns,"
+        " newest_id FROM strands_checkpoints CROSS JOIN n WHERE label = 'after one'"
+    )
     assert found(backend) == []
     backend.raw("UPDATE strands_checkpoints SET view = '3'")
-    assert len(found(backend)) == 3
+    assert len(found(backend)) == 603

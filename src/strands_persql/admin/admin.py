@@ -104,7 +104,7 @@ class SessionAdmin(MovesSessions):
     def list_sessions(
         self,
         *,
-        limit: int = 100,
+        limit: int = catalogue.SESSIONS_A_PAGE,
         after: str | None = None,
         starts_with: str = "",
         order: Order = "id",

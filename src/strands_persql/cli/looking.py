@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from strands_persql.admin import AgentSummary, SessionSummary, Totals
-from strands_persql.admin.catalogue import describe_view
+from strands_persql.admin.catalogue import SESSIONS_A_PAGE, describe_view
 from strands_persql.cli.commands import OneOrAll, command
 from strands_persql.cli.connection import Place
 from strands_persql.cli.output import Output
@@ -44,7 +44,9 @@ def list_sessions(
     starts_with: Annotated[
         str, typer.Argument(help="What the ids begin with.", show_default=False)
     ] = "",
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 100,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="How many at most.")
+    ] = SESSIONS_A_PAGE,
     after: Annotated[
         str | None,
         typer.Option("--after", help="Go on behind this one: what the list before ended with."),

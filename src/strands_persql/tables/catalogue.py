@@ -22,20 +22,22 @@ _LATEST = f"""max(
 )"""
 _SESSION = f"""
     s.session_id, s.created_at, s.updated_at, s.version, {EXPIRES_IN} AS expires_in,
-    CASE WHEN json_valid(s.data) THEN json_extract(s.data, '$.session_type') END AS session_type,
-    (SELECT count(*) FROM {{agents}} AS a WHERE a.session_id = s.session_id) AS agents,
     (SELECT count(*) FROM {{multi_agents}} AS a WHERE a.session_id = s.session_id)
-        AS multi_agents,
-    (SELECT max({_LATEST}) FROM {{agents}} AS a WHERE a.session_id = s.session_id) AS active_at
+        AS multi_agents
 """  # noqa: S608 - nothing but constants
+_OF_SESSION = "FROM {agents} AS a WHERE a.session_id = s.session_id"
 
 
 def list_sessions(tables: Tables, *, after: str, starts_with: str, limit: int) -> Statement:
     """Read what is known of sessions, in the order of their ids, beyond one of them."""
-    # The bound, beyond every text, ends the scan where ids no longer begin so.
+    # The bound, beyond every text, ends the scan where ids no longer begin so. What is known of
+    # its agents comes in one column, so that their rows are read once.
     return tables.statement(
         f"""
-        SELECT {_SESSION} FROM {{sessions}} AS s
+        SELECT {_SESSION}, (
+            SELECT json_array(count(*), CAST(max({_LATEST}) AS TEXT)) {_OF_SESSION}
+        ) AS of_agents
+        FROM {{sessions}} AS s
         WHERE s.session_id > :after_session_id AND s.session_id >= :starts_with
             AND s.session_id < :starts_with || CAST(x'ff' AS TEXT)
             AND substr(s.session_id, 1, length(:starts_with)) = :starts_with
@@ -68,8 +70,9 @@ def list_active_sessions(
     return tables.statement(
         f"""
         SELECT * FROM (
-            SELECT {_SESSION} FROM {{sessions}} AS s
-            WHERE s.session_id >= :starts_with
+            SELECT {_SESSION}, (SELECT count(*) {_OF_SESSION}) AS agents,
+                (SELECT max({_LATEST}) {_OF_SESSION}) AS active_at
+            FROM {{sessions}} AS s WHERE s.session_id >= :starts_with
                 AND s.session_id < :starts_with || CAST(x'ff' AS TEXT)
                 AND substr(s.session_id, 1, length(:starts_with)) = :starts_with
         ) {bound}
