@@ -1,5 +1,6 @@
 """Tokens that may do less: what works, and which error says what to do."""
 
+import io
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from strands_persql import (
     RestError,
     RetryPolicy,
 )
+from strands_persql.admin import SessionAdmin
+from strands_persql.admin.catalogue import Order
 from strands_persql.errors import AccessDeniedError, PerSQLError, SchemaError, UnavailableError
 from tests.engine.engine import Engine
 from tests.support import backends
@@ -102,6 +105,25 @@ def test_a_token_that_is_unknown_and_one_that_may_not(
     with pytest.raises(AccessDeniedError, match="The token is known and may not") as caught:
         PerSQLSessionRepository(readonly.plain, retry=NEVER).create_session(session())
     assert caught.value.status == 403
+
+
+def test_a_token_that_may_read_is_enough_to_look(hosted: Backend, readonly: Backend) -> None:
+    """What looks at sessions, moves them out and checks them runs nothing that writes."""
+    manager = hosted.manager()
+    agent = hosted.agent(["hi"], manager=manager)
+    agent("hello")
+    manager.checkpoint(agent, "here")
+    admin = SessionAdmin(readonly.plain, retry=NEVER)
+    orders: tuple[Order, ...] = ("id", "activity")
+    for order in orders:
+        assert len(admin.list_sessions(order=order, counts=True).items) == 1
+    assert [*admin.check()] == []
+    assert [one.agent_id for one in admin.list_agents("s", counts=True)] == ["a"]
+    assert len(admin.transcript("s", "a").items) == 2
+    assert admin.measure().sessions == 1
+    assert admin.export_archive(io.BytesIO()).checkpoints == 1
+    repository = PerSQLSessionRepository(readonly.plain, retry=NEVER, read_only=True)
+    assert len(repository.list_checkpoints("s")) == 1
 
 
 def test_setup_that_finds_nothing_to_do_needs_no_right(hosted: Backend, readwrite: Backend) -> None:

@@ -747,6 +747,34 @@ def test_times_between_are_in_words(first: str, last: str, words: str) -> None:
     assert wording.elapsed(first, last) == words
 
 
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "expired"),
+        (-5, "expired"),
+        (1, "in 1 second"),
+        (119, "in 119 seconds"),
+        (120, "in 2 minutes"),
+        (3_600, "in 1 hour"),
+        (200_000, "in 2 days"),
+    ],
+)
+def test_what_is_left_is_in_words(seconds: int, words: str) -> None:
+    """The largest unit says enough."""
+    assert wording.remaining(seconds) == words
+
+
+def test_a_list_says_what_expires(shell: Place) -> None:
+    """A column comes where some session expires, and in no other list."""
+    terminal, backend = shell
+    plain(backend.manager("ada"))
+    assert "expires" not in terminal.run("list").out
+    plain(backend.manager("ben", expires_after=30 * 86_400))
+    shown = terminal.run("list").out
+    assert re.search(r"^ben .* in (29|30) days$", shown, re.MULTILINE)
+    assert re.search(r"^ada .*\d\d:\d\d *$", shown, re.MULTILINE)
+
+
 def test_a_time_that_is_none_is_shown_as_it_is() -> None:
     """Rows may hold any text for a time."""
     assert wording.moment("yesterday") == "yesterday"

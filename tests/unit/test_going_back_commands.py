@@ -79,6 +79,17 @@ def test_checkpoints_are_listed(place: Place) -> None:
     }  # fmt: skip
 
 
+def test_a_long_label_hides_no_id(shell: Place) -> None:
+    """In 80 columns it takes several lines, and what names the checkpoint is whole."""
+    terminal, backend = shell
+    agent = opened(backend)
+    agent("hello")
+    checkpoint = manager_of(agent).checkpoint(agent, "a label of many words " * 6)
+    shown = terminal.run("checkpoints", "trip").out
+    assert f"{checkpoint.checkpoint_id}  guide  a label" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
 def test_no_checkpoint_and_no_session(shell: Place) -> None:
     """A session without any says so, and one that isn't there is an error."""
     terminal, backend = shell

@@ -72,7 +72,8 @@ def checkpoints(
         output.note("There are no checkpoints.")
         return
     with output.pages() as console:
-        table = plain_table("checkpoint", "agent", "label", "made", "messages", right=("messages",))
+        names = ("checkpoint", "agent", "label", "made", "messages")
+        table = plain_table(*names, right=("messages",), long="label")
         for one in found:
             made = moment(one.created_at)
             cells = (one.checkpoint_id, one.agent_id, one.label, made, one.messages)

@@ -15,7 +15,7 @@ from strands_persql.cli.commands import OneOrAll, command
 from strands_persql.cli.connection import Place
 from strands_persql.cli.output import Output
 from strands_persql.cli.terminal import bars, plain_table, print_all
-from strands_persql.cli.wording import counted, moment, number, one_line, size
+from strands_persql.cli.wording import counted, moment, number, one_line, remaining, size
 from strands_persql.gateway.stats import Stats
 from strands_persql.persistence.message_index import MAX_HITS
 
@@ -146,9 +146,13 @@ def agent_document(agent: AgentSummary) -> dict[str, Any]:
 
 def _sessions_table(sessions: Sequence[SessionSummary], *, counts: bool) -> RenderableType:
     more = ("messages", "tokens", "size") if counts else ()
-    table = plain_table("session", "agents", "last active", *more, right=("agents", *more))
+    expiry = ("expires",) if any(one.expires_in is not None for one in sessions) else ()
+    names = ("session", "agents", "last active", *expiry, *more)
+    table = plain_table(*names, right=("agents", *expiry, *more))
     for one in sessions:
         cells = [one_line(one.session_id), str(one.agents), moment(one.active_at)]
+        if expiry:
+            cells.append("" if one.expires_in is None else remaining(one.expires_in))
         if one.contents is not None:
             tokens = number(one.contents.tokens.total)
             cells += [number(one.contents.messages), tokens, size(one.contents.bytes)]

@@ -27,16 +27,22 @@ _ROLES = {"user": "bold cyan", "assistant": "bold green"}
 _DIM = "dim"
 
 
-def plain_table(*columns: str, right: Sequence[str] = ()) -> Table:
-    """Return a table without lines, to be filled."""
+def plain_table(*columns: str, right: Sequence[str] = (), long: str | None = None) -> Table:
+    """Return a table without lines, to be filled.
+
+    Args:
+        *columns: The names of the columns.
+        right: Those whose cells are aligned to the right.
+        long: The one that takes several lines where the terminal is narrow, or None for the first.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in columns:
-        is_first = name == columns[0]
+        is_long = name == (long or columns[0])
         table.add_column(
             name,
             justify="right" if name in right else "left",
-            overflow="fold" if is_first else "ellipsis",
-            no_wrap=not is_first,
+            overflow="fold" if is_long else "ellipsis",
+            no_wrap=not is_long,
         )
     return table
 

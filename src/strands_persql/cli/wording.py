@@ -85,6 +85,16 @@ def elapsed(first: str, last: str) -> str:
     return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
+def remaining(seconds: int) -> str:
+    """Return in what time something ends, in its largest unit."""
+    if seconds <= 0:
+        return "expired"
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= 2 * length or (seconds >= length and unit != "minute"):
+            return f"in {counted(seconds // length, unit)}"
+    return f"in {counted(seconds, 'second')}"
+
+
 def _parsed(time: str | None) -> datetime | None:
     try:
         found = datetime.fromisoformat((time or "").replace("Z", "+00:00"))

@@ -28,15 +28,18 @@ _WITHIN = f"session_id {WITHIN_SCOPE}"
 def list_all_ids(tables: Tables, *, after: str, limit: int) -> Statement:
     """Read the ids of sessions that have any row, in order, beyond one of them."""
     # Each id is looked up behind the one before: rows of one session are passed over, not read.
+    # A token that may only read may run what begins with SELECT.
     return tables.statement(
         f"""
-        WITH RECURSIVE ids(id, n) AS (
-            SELECT {_NEXT.format(after=":after_session_id", within=_WITHIN)}, 1
-            UNION ALL
-            SELECT {_NEXT.format(after="ids.id", within=_WITHIN)}, n + 1 FROM ids
-            WHERE id IS NOT NULL AND n < CAST(:limit AS INTEGER)
+        SELECT session_id FROM (
+            WITH RECURSIVE ids(id, n) AS (
+                SELECT {_NEXT.format(after=":after_session_id", within=_WITHIN)}, 1
+                UNION ALL
+                SELECT {_NEXT.format(after="ids.id", within=_WITHIN)}, n + 1 FROM ids
+                WHERE id IS NOT NULL AND n < CAST(:limit AS INTEGER)
+            )
+            SELECT id AS session_id FROM ids WHERE id IS NOT NULL
         )
-        SELECT id AS session_id FROM ids WHERE id IS NOT NULL
         """,  # noqa: S608
         after_session_id=after,
         limit=limit,
