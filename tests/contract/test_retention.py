@@ -281,6 +281,29 @@ def test_a_writer_that_does_not_know_revives_nothing(backend: Backend) -> None:
     assert backend.repository().read_session("s") is None
 
 
+@pytest.mark.parametrize("is_opened_again", [False, True])
+def test_a_graph_whose_writer_does_not_know(backend: Backend, is_opened_again: bool) -> None:
+    """Its state counts as activity, and revives nothing, whenever it was said that it expires."""
+    for seconds, is_kept in ((KEPT - 10, True), (KEPT + 5, False)):
+        repository = backend.repository()
+        manager, team = backend.manager(repository=repository), Team(step=1)
+        manager.initialize_multi_agent(team)
+        backend.repository().set_expiry("s", KEPT)
+        if is_opened_again:  # its row is as it was
+            manager, team = backend.manager(repository=repository), Team()
+            manager.initialize_multi_agent(team)
+        age(backend, seconds)
+        team.state["step"] = seconds
+        if is_kept:
+            manager.sync_multi_agent(team)
+            age(backend, 20)
+            assert backend.repository().read_session("s") is not None
+            backend.repository().delete_session("s")
+        else:
+            with pytest.raises(NotFoundError, match="has expired"):
+                manager.sync_multi_agent(team)
+
+
 def test_how_long_a_session_is_kept_can_be_changed(backend: Backend) -> None:
     """What is said last counts, at once: longer, shorter, and for ever."""
     repository = filled(backend)

@@ -186,6 +186,7 @@ BOUNDED = {
         for number, statement in enumerate(retention.take_over(TABLES, "s"))
     },
     "note_activity": retention.note_activity(TABLES, KEY, "w"),
+    "note_activity, multi_agents": retention.note_activity(TABLES, KEY, "w", "multi_agents"),
     "list_expired": retention.list_expired(TABLES, "", 9),
     "remove_messages": retention.remove_messages(TABLES, "s", 9),
     **{

@@ -264,11 +264,13 @@ class ArchiveFile:
         self._path, self._partial = path, path.with_name(path.name + PARTIAL)
         if path.exists() and not overwrite:
             raise AlreadyExistsError(
-                f"{path} is there already; give another name, or allow to overwrite it"
+                f"{path} is there already; give another name, or overwrite it (overwrite=True, or"
+                " --overwrite)"
             )
         if self._partial.exists() and not (overwrite or resume):
             raise AlreadyExistsError(
-                f"an export to {path} was interrupted: resume it, or delete {self._partial}"
+                f"an export to {path} was interrupted: resume it (resume=True, or --resume), or"
+                f" delete {self._partial}"
             )
         self.after = ""
         sessions = end = 0

@@ -1,6 +1,7 @@
 """What opens a session: its statements within a batch, and what their rows say."""
 
 import math
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -64,9 +65,12 @@ class Opening:
             text_in(session["write_id"]),
             agents,
             {
-                row["multi_agent_id"]: entry.multi_agents[row["multi_agent_id"]]
-                if row["data"] is None and entry is not None
-                else CachedMultiAgent.of(row)
+                row["multi_agent_id"]: CachedMultiAgent.of(row)
+                if row["data"] is not None or entry is None
+                else replace(
+                    entry.multi_agents[row["multi_agent_id"]],
+                    expires=row["expires_after"] is not None,  # its version says nothing of that
+                )
                 for row in answer[self._multi_agents]
             },
             checked_at=asked_at,

@@ -132,9 +132,12 @@ class RowUpdates:
             return self._store.codec.read_multi_agent(key, found["data"])
 
         ours = decode({"data": row.data})
-        return self._replace(
+        _, stored = self._replace(
             key, "multi-agent", prepare, version, ours=ours, decode=decode, is_claim=is_claim
-        )[1]
+        )
+        if stored.expires and not version.expires:  # which was said since it was read
+            self._store.note_activity(key, stored.origin, "multi_agents")
+        return stored
 
     def _replace(
         self,

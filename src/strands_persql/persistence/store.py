@@ -170,7 +170,7 @@ class SessionStore(SessionReader):
         if any(update.is_redaction for update in stored.updates):
             self.forget_deleted(key.session_id)
         if result.base.expires and not base.expires:  # which was said since the agent was read
-            self._note_activity(key, result.base.origin)
+            self.note_activity(key, result.base.origin)
         return result
 
     def read_others(self, change: ChangeSet, base: MergeBase) -> CommitResult:
@@ -237,7 +237,17 @@ class SessionStore(SessionReader):
         if row is None:
             raise NotFoundError(f"session {session_id!r} does not exist", session_id=session_id)
 
-    def _note_activity(self, key: AgentKey, origin: str) -> None:
+    def note_activity(self, key: AgentKey, origin: str, table: str = "agents") -> None:
+        """Note that something was stored by a writer that didn't know that its session expires.
+
+        Args:
+            key: The agent or multi-agent.
+            origin: The write that created its row.
+            table: Which of both.
+
+        Raises:
+            NotFoundError: If it has expired.
+        """
         batch = Batch(retention.refuse_expired(self.tables, key.session_id))
-        batch.run(retention.note_activity(self.tables, key, origin))
+        batch.run(retention.note_activity(self.tables, key, origin, table))
         self.write(batch, *key)

@@ -105,18 +105,20 @@ def take_over(tables: Tables, session_id: str) -> list[Statement]:
     ]
 
 
-def note_activity(tables: Tables, key: AgentKey, origin: str) -> Statement:
+def note_activity(tables: Tables, key: AgentKey, origin: str, table: str = "agents") -> Statement:
     """Note that something was stored of an agent, where no row that was written says when.
 
     Args:
         tables: The tables.
-        key: The agent.
+        key: The agent or multi-agent.
         origin: The write that created its row.
+        table: Which of both, by its table's name unprefixed.
     """
+    column = "agent_id" if table == "agents" else "multi_agent_id"
     return tables.statement(
         f"""
-        UPDATE {{agents}} SET stored_at = {DATABASE_NOW}
-        WHERE session_id = :session_id AND agent_id = :agent_id AND write_id = :origin
+        UPDATE {{{table}}} SET stored_at = {DATABASE_NOW}
+        WHERE session_id = :session_id AND {column} = :agent_id AND write_id = :origin
         """,  # noqa: S608 - nothing but constants
         **key.context,
         origin=origin,
