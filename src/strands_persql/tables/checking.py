@@ -135,7 +135,7 @@ def read_checkpoint_rows(
     """
     return tables.statement(
         f"""
-        SELECT *, CASE WHEN problem IS NULL THEN (
+        SELECT checkpoint_id, label, data, problem, CASE WHEN problem IS NULL THEN (
             SELECT json_array({_FIRST}, {_LAST}) FROM json_each(turns) AS t
             WHERE NOT {is_whole(":session_id", ":agent_id")} LIMIT 1
         ) END AS lost FROM (

@@ -94,7 +94,8 @@ END"""
 """Which column of a checkpoint can't be read, or null where all can."""
 
 _SUMMARY = f"""
-    SELECT *, CASE WHEN problem IS NULL THEN (
+    SELECT session_id, agent_id, checkpoint_id, label, created_at, problem, CASE
+        WHEN problem IS NULL THEN (
         SELECT coalesce(sum(1 + json_extract(t.value, '$[2]') - json_extract(t.value, '$[1]')), 0)
         FROM json_each(turns) AS t
     ) + (SELECT count(*) FROM json_each(view) AS v WHERE v.type = 'object'
