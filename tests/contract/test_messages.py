@@ -309,7 +309,6 @@ def test_an_update_whose_answer_was_lost_can_be_repeated(backend: Backend) -> No
     assert in_database(backend) == ["[gone]"]
 
 
-@pytest.mark.xfail(reason="issue 9: the one compare-and-swap has to look at who created the row")
 def test_an_update_hits_no_other_message_of_its_id(backend: Backend) -> None:
     """An update of a message whose session was made anew leaves the new one's message alone."""
     repository = stored(backend, "old")

@@ -206,7 +206,6 @@ def test_a_graph_is_encoded_before_other_nodes_go_on(backend: Backend) -> None:
     assert found["changed"]
 
 
-@pytest.mark.xfail(reason="issue 9: the one compare-and-swap has to look at who created the row")
 def test_an_update_hits_no_other_multi_agent_of_its_id(backend: Backend) -> None:
     """An update of a multi-agent whose session was made anew leaves the new one alone."""
     repository = stored(backend)

@@ -109,7 +109,8 @@ class CompareAndSwap:
         """
         answer = self.send(swap.batch, key, swap)
         row = answer.first(swap.found)
-        if row is None:
+        # Of another origin, it is another row of that key: deleted and created anew, or moved here.
+        if row is None or text_in(row["write_id"]) != swap.expected.origin:
             raise not_found(what, key)
         return row, swap.id in text_in(row["writes"])
 
