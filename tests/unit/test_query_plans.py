@@ -20,8 +20,7 @@ from strands_persql.tables import (
     checkpoint_rows,
     checkpointing,
     contents,
-    creating,
-    erasing,
+    deleting,
     forking,
     message_search,
     preconditions,
@@ -159,10 +158,10 @@ BOUNDED = {
     "read_multi_agent_rows": checking.read_multi_agent_rows(TABLES, "s"),
     "read_message_rows": checking.read_message_rows(TABLES, "s", after=("a", 5), rows=9, size=9),
     "read_turns": checking.read_turns(TABLES, KEY, (1, 5)),
-    "count_rows": erasing.count_rows(TABLES, "s"),
+    "count_rows": deleting.count_rows(TABLES, "s"),
     **{
         f"erase_session, {number}": statement
-        for number, statement in enumerate(erasing.erase_session(TABLES, "s"))
+        for number, statement in enumerate(deleting.erase_session(TABLES, "s"))
     },
     "store_part": contents.store_part(TABLES, "s", "d", 0, ""),
     "require_parts": contents.require_parts(TABLES, "s", IDS, 2),
@@ -191,14 +190,18 @@ BOUNDED = {
     "remove_messages": retention.remove_messages(TABLES, "s", 9),
     **{
         f"remove_expired, {number}": statement
-        for number, statement in enumerate(creating.remove_expired(TABLES, "s"))
+        for number, statement in enumerate(deleting.remove_expired(TABLES, "s"))
+    },
+    **{
+        f"delete_session, {number}": statement
+        for number, statement in enumerate(deleting.delete_session(TABLES, "s", "w", "d"))
     },
     "create_missing_session": repairing.create_missing_session(TABLES, "s", "{}", ""),
     "replace_data": repairing.replace_data(TABLES, "messages", ROW, found="", data=""),
     "delete_row": repairing.delete_row(TABLES, "messages", ROW, ""),
     "reset_counter": repairing.reset_counter(TABLES, "messages", ROW, "version"),
     "set_view": repairing.set_view(TABLES, KEY, found=(None, None), view="[]", start=0),
-    "mark_history": repairing.mark_history(TABLES, KEY),
+    "mark_repaired": repairing.mark_repaired(TABLES, KEY),
     **{
         f"reorder_messages, {number}": statement
         for number, statement in enumerate(
@@ -279,7 +282,7 @@ BOUNDED = {
     "read_checkpoint_rows": checking.read_checkpoint_rows(TABLES, KEY, after="c", rows=9, size=9),
     "read_behind": checking.read_behind(TABLES, KEY),
     "forget_behind": repairing.forget_behind(TABLES, KEY, "[]"),
-    "count_values": erasing.count_values(TABLES, "session/s/", "session/s0"),
+    "count_values": deleting.count_values(TABLES, "session/s/", "session/s0"),
     "insert_message": repairing.insert_message(TABLES, KEY, 1, data="", turn="", time=""),
 }
 
@@ -316,7 +319,9 @@ def test_a_scan_would_be_noticed(database: LocalDatabase) -> None:
 
 def test_every_statement_of_the_administration_is_judged() -> None:
     """Each function of these modules that returns a statement is among those above."""
-    judged = {name.partition(",")[0] for name in BOUNDED} | {"list_active_sessions"}
+    # These read all that there is, the one for a list, the other with few of the deletions.
+    judged = {"list_active_sessions", "forget_deletions"}
+    judged |= {name.partition(",")[0] for name in BOUNDED}
     helpers = {
         "page_size",
         "staged_id",
@@ -325,6 +330,7 @@ def test_every_statement_of_the_administration_is_judged() -> None:
         "list_of",
         "parts_of",
         "expires_at",
+        "remove_session",
         # about the index as a whole
         "create_index",
         "drop_index",
@@ -346,7 +352,7 @@ def test_every_statement_of_the_administration_is_judged() -> None:
         checkpoint_rows,
         checkpointing,
         contents,
-        erasing,
+        deleting,
         forking,
         message_search,
         repairing,

@@ -149,7 +149,7 @@ class HistoryCheck:
         )
 
     def _mark(self) -> Any:
-        return repairing.mark_history(self._access.tables, self._key)
+        return repairing.mark_repaired(self._access.tables, self._key)
 
     # -- calls of tools ------------------------------------------------------------------------
 

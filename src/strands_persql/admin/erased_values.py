@@ -5,7 +5,7 @@ import json
 from strands_persql.admin.access import Access
 from strands_persql.gateway.batch import Batch
 from strands_persql.runtime.owners import split_scope
-from strands_persql.tables import erasing, object_parts, objects, searching
+from strands_persql.tables import deleting, object_parts, objects, searching
 
 _FOLDERS = ("session", "context")  # as Strands lays its keys out
 _TOGETHER = 2_000  # values that one request deletes
@@ -22,10 +22,10 @@ def erase_values(access: Access, session_id: str) -> tuple[dict[str, int], int]:
         How many rows there were, by table, and the size of their text in bytes.
     """
     rows, size = {"objects": 0, "parts": 0}, 0
-    has_index = bool(access.rows(erasing.find_index(access.tables)))
+    has_index = bool(access.rows(deleting.find_index(access.tables)))
     for folder in _folders_of(access, session_id):
         prefix, end = f"{folder}/", f"{folder}0"  # the first text behind all that begin so
-        for row in access.rows(erasing.count_values(access.tables, prefix, end)):
+        for row in access.rows(deleting.count_values(access.tables, prefix, end)):
             rows[row["name"]] += int(row["n"])
             size += int(row["bytes"] or 0)
         _delete(access, prefix, end)

@@ -12,7 +12,7 @@ from strands_persql.errors import StatementError
 from strands_persql.gateway.batch import Batch
 from strands_persql.persistence.message_index import MessageIndex
 from strands_persql.runtime.ids import check_id
-from strands_persql.tables import archiving, erasing
+from strands_persql.tables import archiving, deleting
 from strands_persql.tables.cells import text_in
 
 _STAGED_IDS = 100
@@ -65,8 +65,8 @@ def erase(access: Access, session_id: str, *, purge: bool = True) -> Erasure:
     check_id("session", session_id)
     access.setup()  # late copies of creations are remembered in a table that 0.1 hasn't
     batch = Batch()
-    counted = batch.ask(erasing.count_rows(access.tables, session_id))
-    batch.run(*erasing.erase_session(access.tables, session_id))
+    counted = batch.ask(deleting.count_rows(access.tables, session_id))
+    batch.run(*deleting.erase_session(access.tables, session_id))
     rows = access.run(batch, writes=True, session_id=session_id)[counted]
     MessageIndex(access.gateway, access.tables).purge(session_id)
     staged = sum(drop_staged(access, one) for one in _staged_of(access, session_id))

@@ -29,7 +29,7 @@ from strands_persql.errors import (
 )
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.runtime.ids import check_id
-from strands_persql.tables import archiving, contents, erasing, reading, retention
+from strands_persql.tables import archiving, contents, deleting, reading, retention
 from strands_persql.tables.leaves import Skeleton
 
 REQUEST_BYTES = 4_000_000
@@ -223,7 +223,7 @@ class DatabaseSink:
         stored = []
         for session in sessions:
             if replaces:
-                batch.run(*erasing.erase_session(tables, session.session_id, session.write_id))
+                batch.run(*deleting.erase_session(tables, session.session_id, session.write_id))
             batch.run(*self._statements(session))
             if session.contents:
                 batch.run(

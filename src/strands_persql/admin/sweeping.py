@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from strands_persql.admin.access import Access
 from strands_persql.gateway.batch import Batch
 from strands_persql.persistence.message_index import MessageIndex
-from strands_persql.tables import contents, creating, reading, retention
+from strands_persql.tables import contents, deleting, reading, retention
 from strands_persql.tables.object_parts import count_changes
 
 PAGE_SIZE = 500
@@ -69,7 +69,7 @@ def sweep(
         done = replace(done, looked_at=done.looked_at + looked_at)
         if progress is not None:
             progress(done)
-    access.run(Batch(creating.forget_deletions(access.tables)), writes=True)
+    access.run(Batch(deleting.forget_deletions(access.tables)), writes=True)
     index = MessageIndex(access.gateway, access.tables)
     if index.is_there():
         index.catch_up()
@@ -108,7 +108,7 @@ def _remove_sessions(access: Access, session_ids: Sequence[str]) -> int:
     found = []
     for one in session_ids:
         found.append(batch.ask(reading.read_creating_write(access.tables, "sessions", one)))
-        batch.run(*creating.remove_expired(access.tables, one))
+        batch.run(*deleting.remove_expired(access.tables, one))
     answer = access.run(batch, writes=True)
     rows = [answer.first(handle) for handle in found]
     return sum(row is not None and bool(row["has_expired"]) for row in rows)

@@ -28,7 +28,7 @@ from strands_persql.databases.address import Address
 from strands_persql.databases.deadlines import Exchange, watch
 from strands_persql.databases.rest_error import RestError
 from strands_persql.databases.secret import Secret, Token
-from strands_persql.databases.wire import Answer
+from strands_persql.databases.wire import HttpAnswer
 from strands_persql.runtime.text import one_line
 
 _CHUNK = 65_536
@@ -99,7 +99,9 @@ class Connections:
         if pool is not None:
             pool.close()
 
-    def post(self, path: str, content: bytes, key: str | None, where: str) -> Answer | RestError:
+    def post(
+        self, path: str, content: bytes, key: str | None, where: str
+    ) -> HttpAnswer | RestError:
         """Send one request and read its answer.
 
         An error is returned and not raised, so that no frame of its traceback holds the request
@@ -184,7 +186,7 @@ class Connections:
             pool = self._pools.setdefault(pid, made)
         return pool
 
-    def _read(self, response: urllib3.BaseHTTPResponse) -> Answer:
+    def _read(self, response: urllib3.BaseHTTPResponse) -> HttpAnswer:
         """Read a whole answer, of no more bytes than allowed."""
         failed = response.status >= _FIRST_ERROR_STATUS
         limit = _MAX_ERROR_BYTES if failed else self._max_answer_bytes
@@ -197,7 +199,7 @@ class Connections:
             body = bytearray()  # what an error says at such length is nobody's to read
         finally:
             response.release_conn()
-        return Answer(response.status, response.headers.get("Retry-After"), body)
+        return HttpAnswer(response.status, response.headers.get("Retry-After"), body)
 
     def _failure(self, error: Exception, exchange: Exchange, where: str) -> RestError:
         """Return the error for a request that got no answer."""

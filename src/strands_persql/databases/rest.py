@@ -9,7 +9,7 @@ from strands_persql.databases.address import Address, database_path
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.databases.rest_error import RestError
 from strands_persql.databases.secret import Token, secret
-from strands_persql.databases.wire import Answer, Reader, encode_batch, encode_query
+from strands_persql.databases.wire import HttpAnswer, Reader, encode_batch, encode_query
 
 if TYPE_CHECKING:
     import urllib3
@@ -224,7 +224,7 @@ class RestDatabase:
             raise results
         return results
 
-    def _post(self, path: str, content: bytes, key: str | None) -> Answer | RestError:
+    def _post(self, path: str, content: bytes, key: str | None) -> HttpAnswer | RestError:
         if key is not None and (len(key) > _MAX_KEY_LENGTH or not _KEY.fullmatch(key)):
             raise ValueError(
                 f"an idempotency key must have 1 to {_MAX_KEY_LENGTH} visible ASCII characters"

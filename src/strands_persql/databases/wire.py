@@ -88,7 +88,7 @@ def _encode(body: dict[str, Any]) -> bytes:
 # -- answers ---------------------------------------------------------------------------------------
 
 
-class Answer(NamedTuple):
+class HttpAnswer(NamedTuple):
     """What came back over HTTP, whole.
 
     Attributes:
@@ -125,7 +125,7 @@ class Reader:
         self._where = where
         self._token = token
 
-    def query(self, answer: Answer) -> list[dict[str, Any]] | RestError:
+    def query(self, answer: HttpAnswer) -> list[dict[str, Any]] | RestError:
         """Return the one result of a query in a list, or the error that the answer is."""
         body = _decoded(answer)
         if not _is_success(answer, body):
@@ -133,7 +133,7 @@ class Reader:
         return self._results(answer, [body.get("data")], body.get("meta"))
 
     def batch(
-        self, answer: Answer, count: int, *, atomic: bool
+        self, answer: HttpAnswer, count: int, *, atomic: bool
     ) -> list[dict[str, Any]] | RestError:
         """Return the results of a batch, or the error that the answer is.
 
@@ -154,7 +154,7 @@ class Reader:
         return self._results(answer, found, meta)
 
     def _results(
-        self, answer: Answer, found: list[Any], meta: Any
+        self, answer: HttpAnswer, found: list[Any], meta: Any
     ) -> list[dict[str, Any]] | RestError:
         try:
             results = [_result(each) for each in found]
@@ -164,7 +164,7 @@ class Reader:
             results[0] = _with_meta(results[0], meta)
         return results
 
-    def _wrong_shape(self, answer: Answer, what: str) -> RestError:
+    def _wrong_shape(self, answer: HttpAnswer, what: str) -> RestError:
         return RestError(
             f"the answer of {self._where} {what}: is its base_url PerSQL's?",
             status=answer.status,
@@ -172,7 +172,7 @@ class Reader:
             may_have_applied=True,
         )
 
-    def _refusal(self, answer: Answer, body: Any, *, atomic: bool) -> RestError:
+    def _refusal(self, answer: HttpAnswer, body: Any, *, atomic: bool) -> RestError:
         """Return the error for an answer that isn't a success."""
         if 300 <= answer.status < 400:  # noqa: PLR2004 - as HTTP defines it
             return RestError(
@@ -185,7 +185,7 @@ class Reader:
             return self._foreign(answer)
         return self._told(answer, body, atomic=atomic)
 
-    def _foreign(self, answer: Answer) -> RestError:
+    def _foreign(self, answer: HttpAnswer) -> RestError:
         """Return the error for an answer that PerSQL didn't write."""
         said = f"{self._where} answered with status {answer.status}"
         return RestError(
@@ -196,7 +196,7 @@ class Reader:
             may_have_applied=not answer.refused,
         )
 
-    def _told(self, answer: Answer, body: dict[str, Any], *, atomic: bool) -> RestError:
+    def _told(self, answer: HttpAnswer, body: dict[str, Any], *, atomic: bool) -> RestError:
         """Return the error for a refusal in the service's own words."""
         detail = self._detail(body)
         kind = _service_kind(detail)
@@ -230,14 +230,14 @@ class Reader:
         return cleaned
 
 
-def _decoded(answer: Answer) -> Any:
+def _decoded(answer: HttpAnswer) -> Any:
     try:
         return json.loads(str(answer.body, "utf-8"))
     except (ValueError, RecursionError):
         return None
 
 
-def _is_success(answer: Answer, body: Any) -> bool:
+def _is_success(answer: HttpAnswer, body: Any) -> bool:
     return answer.succeeded and isinstance(body, dict) and body.get("success") is True
 
 
@@ -281,7 +281,7 @@ def _service_kind(detail: dict[str, Any]) -> str | None:
     return kind
 
 
-def _may_have_applied(answer: Answer, kind: str | None, *, atomic: bool) -> bool:
+def _may_have_applied(answer: HttpAnswer, kind: str | None, *, atomic: bool) -> bool:
     """Return whether a refusal in the service's words leaves open that something was written."""
     if answer.status in _REFUSED_UNREAD:
         return False  # refused before any statement ran

@@ -233,7 +233,7 @@ class Gateway:
             _log_retry(error, failures, wait_s, context)
 
         try:
-            rows = self._retry.call(attempt, before_retry)
+            rows = self._retry.retry_failures(attempt, before_retry)
         except Exception as error:
             raise translate(error, failures, writes, context) from error
         if len(rows) != len(batch.statements):

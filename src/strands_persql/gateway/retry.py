@@ -54,7 +54,7 @@ class RetryPolicy:
         """Never try a failed request again; lost races are still merged."""
         return cls(budget=0.0)
 
-    def call(
+    def retry_failures(
         self, attempt: Callable[[], _T], before_retry: Callable[[BaseException, float], None]
     ) -> _T:
         """Call until it succeeds, fails for good, or the budget ends.
@@ -101,7 +101,7 @@ class RetryPolicy:
     def _left_since(self, began: float) -> float:
         return max(0.0, self.budget - (time.monotonic() - began))
 
-    def race(self, attempt: Callable[[], _T]) -> _T:
+    def retry_lost_races(self, attempt: Callable[[], _T]) -> _T:
         """Call again at once, then ever more patiently, while races are lost.
 
         Args:

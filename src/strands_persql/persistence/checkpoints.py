@@ -19,7 +19,7 @@ from strands_persql.persistence.compare_and_swap import not_found
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
-from strands_persql.tables import checkpoint_rows, creating, forking, reading, retention
+from strands_persql.tables import checkpoint_rows, deleting, forking, reading, retention
 from strands_persql.tables.codec import warn_of
 
 _REMEMBERED = 1024  # requests whose answers were lost
@@ -144,7 +144,7 @@ class Checkpoints:
             return self._store.codec.read_session(copy_id, found["data"])
         other = answer.first(taken)
         if other is not None and other["has_expired"]:
-            self._store.write(Batch(*creating.remove_expired(tables, copy_id)), copy_id)
+            self._store.write(Batch(*deleting.remove_expired(tables, copy_id)), copy_id)
             return self.fork(session_id, copy_id, at)
         if found is not None:
             raise AlreadyExistsError(

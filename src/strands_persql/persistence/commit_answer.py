@@ -55,13 +55,13 @@ class AnswerReader:
             one["write_id"]: int(one["message_id"]) for one in _rows(answer, request.turn_handle)
         }
         lost = self._lost_updates(request, answer)
-        has_all = all(message.write_id in ids for message in change.messages)
         has_claim, is_taken = self._claimed(request, answer)
         checkpoint = (
             None if request.checkpoint_handle is None else answer.first(request.checkpoint_handle)
         )
-        has_all = has_all and (request.checkpoint_handle is None or checkpoint is not None)
-        is_applied = is_written and has_all and has_claim and not lost
+        has_checkpoint = request.checkpoint_handle is None or checkpoint is not None
+        has_messages = ids.keys() >= {one.write_id for one in change.messages}
+        is_applied = all((is_written, has_messages, has_checkpoint, has_claim, not lost))
         next_base, has_foreign = self._next_base(request, found, is_applied)
         foreign = [StoredMessage.of(one) for one in _rows(answer, request.foreign_handle)]
         return CommitResult(

@@ -82,7 +82,7 @@ class CompareAndSwap:
             ConflictError: If races are not run again, or all were lost.
         """
         try:
-            return self._retry.race(attempt)
+            return self._retry.retry_lost_races(attempt)
         except LostRaceError as lost:
             raise lost.conflict from None
 

@@ -16,7 +16,7 @@ from strands_persql.persistence.changes import PendingMessage
 from strands_persql.persistence.opening import MESSAGES_PER_REQUEST, Opening
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import AgentKey, new_id
-from strands_persql.tables import appending, creating, preconditions, reading
+from strands_persql.tables import appending, creating, deleting, preconditions, reading
 from strands_persql.tables.leaves import Skeleton
 from strands_persql.tables.tables import RowData
 
@@ -86,7 +86,7 @@ class Creations:
                 (one.row.skeleton.text, one.write_id, one.row.created_at, one.row.updated_at)
                 for one in portion
             ]
-            yield appending.create_messages(
+            yield appending.insert_first_messages(
                 self._store.tables,
                 key,
                 turn=turn,
@@ -124,7 +124,7 @@ class Creations:
                 return start(create)
             except NotFoundError:  # unless it has expired, it isn't found again either
                 logger.debug("session_id=<%s> | may have expired", session_id)
-        remove = creating.remove_expired(tables, session_id)
+        remove = deleting.remove_expired(tables, session_id)
         if any(one.leaves for one in skeletons):  # which come first, and are to stay
             self._store.write(Batch(*remove), session_id)
             remove = []

@@ -129,24 +129,27 @@ class SessionReader:
             The messages from the ``offset``-th on, or None if the agent isn't there.
         """
         entry = self._current(key.session_id)
-        answered = "hits"
-        if entry is None or key.agent_id not in entry.agents:
-            answered = "misses"
+        is_known = entry is not None and key.agent_id in entry.agents
+        if not is_known:
             entry = self._refresh(key.session_id, entry, key.agent_id)
-            if entry is None or key.agent_id not in entry.agents:
-                self.cache.count(answered)
-                return None
-        agent = entry.agents[key.agent_id]
-        if agent.view.is_plain and agent.view.start == 0:  # nothing is before it
-            self.cache.count(answered)
-            return list(agent.messages[offset : None if limit is None else offset + limit])
-        if agent.view.is_plain and limit is None:
-            removed = removed_messages(self.codec.readable_content(key, agent.data) or {})
-            if offset == removed:  # what Strands asks for to restore an agent
-                self.cache.count(answered)
-                return list(agent.messages)
-        self.cache.count("misses")
+        agent = None if entry is None else entry.agents.get(key.agent_id)
+        remembered = None if agent is None else self._remembered(key, agent, limit, offset)
+        self.cache.count("hits" if is_known and remembered is not None else "misses")
+        if agent is None or remembered is not None:
+            return remembered
         return self._read_messages(key, limit, offset)
+
+    def _remembered(
+        self, key: AgentKey, agent: CachedAgent, limit: int | None, offset: int
+    ) -> list[StoredMessage] | None:
+        """Return messages of an agent's history, or None where memory doesn't have all of them."""
+        if not agent.view.is_plain:
+            return None
+        if agent.view.start == 0:  # nothing is before it
+            return list(agent.messages[offset : None if limit is None else offset + limit])
+        removed = removed_messages(self.codec.readable_content(key, agent.data) or {})
+        # What Strands asks for to restore an agent.
+        return list(agent.messages) if limit is None and offset == removed else None
 
     def read_turn(self, key: AgentKey, turn: str) -> list[StoredMessage]:
         """Return a turn's messages, whether the agent works with them or not."""

@@ -93,11 +93,11 @@ class HistoryEntry:
 
     def redact(self, redacted: Message) -> None:
         """Give it the content that takes its place, for good."""
-        self.place(redacted)  # it may have been forgotten
+        self.take_object(redacted)  # it may have been forgotten
         assert self.record is not None
         self.record.redact_message = redacted
 
-    def place(self, message: Message) -> None:
+    def take_object(self, message: Message) -> None:
         """Take another object for it, in its place in memory."""
         record = self.record
         if record is None:
@@ -144,7 +144,7 @@ class ViewEntry:
         self.json = text
         self.mark = None if message is None else tracking_id(message)
 
-    def place(self, message: Message) -> None:
+    def take_object(self, message: Message) -> None:
         """Take another object for it, in its place in memory."""
         self.message = message
 
@@ -261,7 +261,7 @@ def _return(entry: Entry, message: Message) -> None:
     was_dropped = isinstance(entry, HistoryEntry) and entry.copy is None
     if isinstance(entry, HistoryEntry) and entry.is_redacted and entry.message is not None:
         message["content"] = copy_containers(entry.message["content"])  # whatever it was before
-    entry.place(message)
+    entry.take_object(message)
     if was_dropped and isinstance(entry, HistoryEntry):
         entry.copy = copy_containers(message) if entry.digest == digest(message) else {}
 

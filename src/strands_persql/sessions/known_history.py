@@ -128,7 +128,7 @@ class KnownHistory:
             entry.record, entry.copy = fresh.record, fresh.copy
         elif not is_edited or fresh.record.redact_message is not None:
             replace_content(message, fresh.record.to_message())
-            fresh.place(message)
+            fresh.take_object(message)
             entry.record, entry.copy = fresh.record, copy_containers(message)
 
     # -- what is known -------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class MessageRecords:
         apart_from_its_place = row.data.replace(f'"message_id":{wanted}', "", 1)
         write_id = write_id_of(session_message, apart_from_its_place)
         tables, expires = self._store.tables, self._store.may_expire(session_id)
-        statements = appending.create_message(
+        statements = appending.insert_single_message(
             tables, key, wanted, row, write_id, self._origin(key), expires=expires
         )
         batch = Batch()

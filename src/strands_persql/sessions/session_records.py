@@ -15,7 +15,7 @@ from strands_persql.gateway.batch import Batch
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import check_id, new_id
 from strands_persql.sessions.seen import WRITE, write_id_of
-from strands_persql.tables import creating, reading
+from strands_persql.tables import creating, deleting, reading
 from strands_persql.tables.codec import warn_of
 
 _REMEMBERED_DELETIONS = 1024
@@ -46,7 +46,7 @@ class SessionRecords:
         found = self._store.write(batch, session_id).first(created)
         self._store.cache.forget(session_id)
         if found is not None and found["has_expired"]:
-            self._store.write(Batch(*creating.remove_expired(tables, session_id)), session_id)
+            self._store.write(Batch(*deleting.remove_expired(tables, session_id)), session_id)
             return self.create(session)
         if found is None:
             setattr(session, WRITE, None)  # it was created by this write before, and deleted
@@ -71,9 +71,9 @@ class SessionRecords:
         deletion = self._deletions.get(session_id) or new_id()
         batch = Batch()
         found = batch.ask(created)
-        batch.run(*creating.delete_session(self._store.tables, session_id, origin, deletion))
+        batch.run(*deleting.delete_session(self._store.tables, session_id, origin, deletion))
         if random.random() < _FORGETS_DELETIONS:  # noqa: S311 - spreads the work
-            batch.run(creating.forget_deletions(self._store.tables))
+            batch.run(deleting.forget_deletions(self._store.tables))
         try:
             answer = self._store.write(batch, session_id)
         except OutcomeUnknownError:

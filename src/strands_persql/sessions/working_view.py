@@ -91,7 +91,7 @@ class WorkingView:
     def adopt(self, agent: Any) -> None:
         """Take an agent's messages for those that it was created with."""
         for entry, message in zip(self._stored, agent.messages, strict=True):
-            entry.place(message)
+            entry.take_object(message)
             entry.copy = copy_containers(message)
         self._memory.place(self._stored, agent.messages)
         self._agreed = list(self._stored)

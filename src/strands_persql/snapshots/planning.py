@@ -57,7 +57,7 @@ class Addition:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SavePlan:
     """What a save does.
 
     Attributes:
@@ -103,7 +103,7 @@ def part_name(write_id: str) -> str:
     return write_id[:8]
 
 
-def plan_save(text: str, base: Base | None, write_id: str) -> Plan:
+def plan_save(text: str, base: Base | None, write_id: str) -> SavePlan:
     """Return how a text is saved.
 
     Args:
@@ -154,7 +154,7 @@ def _own_count(pieces: Iterable[Piece]) -> int:
 # -- in the row ------------------------------------------------------------------------------------
 
 
-def _kept_in_row(pieces: Pieces, own: str, base: Base | None) -> Plan:
+def _kept_in_row(pieces: Pieces, own: str, base: Base | None) -> SavePlan:
     """Return the plan that adds new text to the row's own, and touches no part."""
     placed: list[Piece] = []
     added: list[str] = []
@@ -181,12 +181,12 @@ def _plan(
     parts: Sequence[tuple[str, str]] = (),
     addition: Addition | None = None,
     sizes: Mapping[str, int] | None = None,
-) -> Plan:
+) -> SavePlan:
     found = joined(pieces)
     named = parts_of(found)
     known = {} if base is None else base.value.part_sizes
     kept = {name: size for name, size in {**known, **(sizes or {})}.items() if name in named}
-    return Plan(found, own, data, adds, parts, addition, kept)
+    return SavePlan(found, own, data, adds, parts, addition, kept)
 
 
 # -- in parts --------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class _Move:
         self._pieces = pieces
         self._portions: list[tuple[str, str]] = []
 
-    def plan(self) -> Plan:
+    def plan(self) -> SavePlan:
         """Return the plan."""
         pieces = list(joined(self._with_portions()))
         texts = [one for one in pieces if isinstance(one, str) and _is_long(one)]
@@ -227,7 +227,7 @@ class _Move:
 
     def _plan(
         self, pieces: list[Piece], addition: Addition | None, sizes: Mapping[str, int] | None = None
-    ) -> Plan:
+    ) -> SavePlan:
         sizes = {**{name: len(text) for name, text in self._portions}, **(sizes or {})}
         return _plan(pieces, self._base, parts=self._portions, addition=addition, sizes=sizes)
 

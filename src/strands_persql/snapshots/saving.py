@@ -14,8 +14,8 @@ from strands_persql.runtime.ids import new_id
 from strands_persql.snapshots.errors import StorageConflictError
 from strands_persql.snapshots.keys import context_of, pool_end, pool_of
 from strands_persql.snapshots.pieces import parts_of, to_json
-from strands_persql.snapshots.planning import Base, Plan, part_name, plan_save
-from strands_persql.snapshots.sight import ABSENT, Seen
+from strands_persql.snapshots.planning import Base, SavePlan, part_name, plan_save
+from strands_persql.snapshots.sight import ABSENT, SeenValue
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded, StoredValue, pieces_of
 from strands_persql.tables import object_conditions, object_parts, objects
@@ -30,7 +30,7 @@ Beside = Callable[[str], Sequence[Statement]]
 """Returns statements that go with a save, given its write's id."""
 
 
-class InDoubtError(Exception):
+class SaveInDoubtError(Exception):
     """A save whose answer was lost.
 
     Attributes:
@@ -38,7 +38,7 @@ class InDoubtError(Exception):
         error: What the caller is told.
     """
 
-    def __init__(self, seen: Seen, error: OutcomeUnknownError) -> None:
+    def __init__(self, seen: SeenValue, error: OutcomeUnknownError) -> None:
         """Initialize."""
         super().__init__(str(error))
         self.seen = seen
@@ -56,7 +56,7 @@ class _Attempt:
     """
 
     write_id: str
-    plan: Plan
+    plan: SavePlan
     base: Base | None
     base_key: str
 
@@ -89,7 +89,7 @@ class Save:
         store: ValueStore,
         key: str,
         value: Encoded,
-        seen: Seen | None,
+        seen: SeenValue | None,
         *,
         overwrites: bool,
         beside: Beside,
@@ -103,9 +103,9 @@ class Save:
         self._is_bound = seen is not None and not overwrites
         self._seen = ABSENT if seen is None else seen
         self._may_extend = self._may_share = True
-        self._expected = seen if seen is not None else Seen.of(store.cache.get(key))
+        self._expected = seen if seen is not None else SeenValue.of(store.cache.get(key))
 
-    def run(self) -> Seen:
+    def run(self) -> SeenValue:
         """Save, again where a race was lost that may be run again.
 
         Returns:
@@ -114,15 +114,15 @@ class Save:
         Raises:
             StorageConflictError: If another writer came first, and the save is bound to what
                 its own has seen.
-            InDoubtError: If the answer was lost.
+            SaveInDoubtError: If the answer was lost.
             PerSQLError: If the database can't be asked.
         """
         try:
-            return self._store.retry.race(self._attempt)
+            return self._store.retry.retry_lost_races(self._attempt)
         except LostRaceError as lost:
             raise lost.conflict from None
 
-    def _attempt(self) -> Seen:
+    def _attempt(self) -> SeenValue:
         attempt = self._planned()
         asked_at = self._store.cache.clock()
         self._upload(attempt)
@@ -133,7 +133,7 @@ class Save:
                 stored = self._stored(attempt, row).checked(asked_at)
                 keep(stored)
                 self._store.latest.note(self._key)
-                return Seen.of(stored)
+                return SeenValue.of(stored)
             own = self._known(self._key)
             if row is not None and own is not None and row["saved_by"] == own.saved_by:
                 keep(own)
@@ -272,7 +272,7 @@ class Save:
             return self._store.gateway.run(batch, writes=True, **context_of(self._key))
         except OutcomeUnknownError as error:
             doubting = self._expected.doubting(attempt.write_id)
-            raise InDoubtError(doubting, error) from error
+            raise SaveInDoubtError(doubting, error) from error
 
     def _stored(self, attempt: _Attempt, row: Row) -> StoredValue:
         plan, value = attempt.plan, self._value
@@ -301,7 +301,7 @@ class Save:
             with contextlib.suppress(PerSQLError):
                 self._store.gateway.run(batch, writes=True, **context_of(self._key))
 
-    def _refused(self, row: Row | None) -> Seen:
+    def _refused(self, row: Row | None) -> SeenValue:
         """Return what is there where that will do, or have the save tried again.
 
         Raises:
@@ -323,12 +323,12 @@ class Save:
         self._expected = found
         raise LostRaceError(conflict)
 
-    def _is_as_seen(self, found: Seen) -> bool:
+    def _is_as_seen(self, found: SeenValue) -> bool:
         """Whether nothing is there that the writer hasn't seen or saved itself."""
         seen = self._seen
         return found.saved_by in seen.doubted or found.digest == seen.digest != ""
 
-    def _conflict(self, found: Seen) -> StorageConflictError:
+    def _conflict(self, found: SeenValue) -> StorageConflictError:
         expected = self._expected
         before = f"as version {expected.version}" if expected.saved_by else "when it was not there"
         if not found.saved_by:
@@ -348,9 +348,9 @@ class Save:
         )
 
 
-def _seen(row: Row) -> Seen:
+def _seen(row: Row) -> SeenValue:
     try:
         parts = frozenset(parts_of(pieces_of(row["pieces"])))
     except ValueError:  # a row that can't be read can be replaced; a sweep finds its parts
         parts = frozenset()
-    return Seen(row["saved_by"], row["write_id"], int(row["version"]), row["digest"], parts)
+    return SeenValue(row["saved_by"], row["write_id"], int(row["version"]), row["digest"], parts)

@@ -14,7 +14,7 @@ REMEMBERED = 65_536
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenValue:
     """What is known of a value without its text.
 
     Attributes:
@@ -34,19 +34,19 @@ class Seen:
     doubted: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, value: StoredValue | None) -> "Seen":
+    def of(cls, value: StoredValue | None) -> "SeenValue":
         """Return what is known of a value, or of its absence."""
         if value is None:
             return ABSENT
         parts = frozenset(parts_of(value.pieces))
         return cls(value.saved_by, value.origin, value.version, value.digest, parts)
 
-    def doubting(self, write_id: str) -> "Seen":
+    def doubting(self, write_id: str) -> "SeenValue":
         """Return what is known after an own write whose answer was lost."""
         return replace(self, doubted=(*self.doubted, write_id))
 
 
-ABSENT = Seen()
+ABSENT = SeenValue()
 
 
 class Sight:
@@ -54,7 +54,7 @@ class Sight:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._seen: cachetools.LRUCache[str, Seen] = cachetools.LRUCache(REMEMBERED)
+        self._seen: cachetools.LRUCache[str, SeenValue] = cachetools.LRUCache(REMEMBERED)
         self.after_fork()
         renew_after_fork(self)
 
@@ -62,12 +62,12 @@ class Sight:
         """Begin with a lock that no thread of the parent holds."""
         self._lock = threading.Lock()
 
-    def get(self, key: str) -> Seen | None:
+    def get(self, key: str) -> SeenValue | None:
         """Return what was last seen of a key, or None."""
         with self._lock:
             return self._seen.get(key)
 
-    def note(self, key: str, seen: Seen) -> None:
+    def note(self, key: str, seen: SeenValue) -> None:
         """Note what is known of a key now."""
         with self._lock:
             self._seen[key] = seen

@@ -23,10 +23,10 @@ from strands_persql.snapshots import upstream
 from strands_persql.snapshots.cache import ValueCache
 from strands_persql.snapshots.errors import storage_errors
 from strands_persql.snapshots.keys import normalized_key, normalized_prefix
-from strands_persql.snapshots.saving import InDoubtError, Save
+from strands_persql.snapshots.saving import Save, SaveInDoubtError
 from strands_persql.snapshots.search import NoIndex
 from strands_persql.snapshots.sharing import Sharing
-from strands_persql.snapshots.sight import ABSENT, Seen, Sight
+from strands_persql.snapshots.sight import ABSENT, SeenValue, Sight
 from strands_persql.snapshots.store import ValueStore
 from strands_persql.snapshots.values import Encoded
 from strands_persql.tables import object_conditions
@@ -343,7 +343,7 @@ class PerSQLStorage:
 
     def _read(self, place: str) -> bytes | None:
         value = self.store.read(place)
-        self._sight.note(place, Seen.of(value))
+        self._sight.note(place, SeenValue.of(value))
         self._sharing.note_read(place, value)
         return None if value is None else value.data()
 
@@ -367,7 +367,7 @@ class PerSQLStorage:
             )
             try:
                 saved = save.run()
-            except InDoubtError as doubt:
+            except SaveInDoubtError as doubt:
                 if seen is not None:
                     self._sight.note(place, doubt.seen)
                 raise doubt.error from doubt

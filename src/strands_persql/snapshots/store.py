@@ -18,7 +18,7 @@ from strands_persql.snapshots.keys import context_of, end_of, pool_end, pool_of
 from strands_persql.snapshots.pieces import Pieces, length
 from strands_persql.snapshots.values import StoredValue, pieces_of
 from strands_persql.tables import object_parts, objects
-from strands_persql.tables.creating import forget_deletions
+from strands_persql.tables.deleting import forget_deletions
 from strands_persql.tables.tables import Tables
 
 KEYS_PER_REQUEST = 5_000

@@ -206,7 +206,7 @@ class CreateMessage:
     place: Statement
 
 
-def create_message(
+def insert_single_message(
     tables: Tables,
     key: AgentKey,
     message_id: int,
@@ -262,7 +262,7 @@ def create_message(
     return CreateMessage(insert, mark, place)
 
 
-def create_messages(
+def insert_first_messages(
     tables: Tables,
     key: AgentKey,
     *,

@@ -1,15 +1,13 @@
-"""Statements that create sessions, agents and multi-agents, and that delete sessions.
+"""Statements that create sessions, agents and multi-agents.
 
 Each creation carries the id of its write. A deletion keeps those ids, so that a late copy of a
 creation doesn't bring back what was deleted since.
 """
 
-from strands_persql.databases.protocol import Statement, Value
+from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.retention import HAS_EXPIRED, IS_KEPT
+from strands_persql.tables.retention import IS_KEPT
 from strands_persql.tables.tables import DATABASE_NOW, RowData, Tables, row_values
-
-_DELETIONS_KEPT_S = 7 * 24 * 3600  # no request is under way for longer
 
 _NOT_DELETED = "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :write_id)"
 
@@ -102,78 +100,4 @@ def create_multi_agent(tables: Tables, key: AgentKey, row: RowData, write_id: st
         **key.context,
         write_id=write_id,
         **row_values(row),
-    )
-
-
-_IS_THE_ONE = """EXISTS (
-    SELECT 1 FROM {sessions}
-    WHERE session_id = :session_id AND write_id = coalesce(:write_id, write_id)
-) AND NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :deletion)"""
-_HAS_EXPIRED = f"""EXISTS (
-    SELECT 1 FROM {{sessions}} AS s WHERE s.session_id = :session_id AND {HAS_EXPIRED}
-)"""  # noqa: S608 - nothing but constants
-SESSION_TABLES = ("contents", "messages", "checkpoints", "agents", "multi_agents", "sessions")
-"""The tables that hold a session, its own row's last."""
-
-_REMEMBER = """
-    INSERT INTO {{deletions}} (write_id, deleted_at)
-    SELECT write_id, {now} FROM {{{table}}}
-    WHERE session_id = :session_id AND write_id <> '' AND {condition}
-    ON CONFLICT DO NOTHING
-"""
-
-
-def delete_session(
-    tables: Tables, session_id: str, write_id: str | None, deletion: str
-) -> list[Statement]:
-    """Delete every row of a session, once: a copy that comes late deletes nothing made since.
-
-    Args:
-        tables: The tables.
-        session_id: The session.
-        write_id: The write that created the session that is meant, or None for whichever it is.
-        deletion: The id of this deletion.
-    """
-    values = {"session_id": session_id, "write_id": write_id, "deletion": deletion}
-    done = tables.statement(
-        f"""
-        INSERT INTO {{deletions}} (write_id, deleted_at) VALUES (:deletion, {DATABASE_NOW})
-        ON CONFLICT DO NOTHING
-        """,  # noqa: S608
-        deletion=deletion,
-    )
-    return [*remove_session(tables, _IS_THE_ONE, **values), done]
-
-
-def remove_session(tables: Tables, condition: str, **values: Value) -> list[Statement]:
-    """Delete every row of a session; the writes that created them are remembered.
-
-    So late copies of those writes create nothing.
-
-    Args:
-        tables: The tables.
-        condition: What must hold, in SQL; it may ask for the session's row, which goes last.
-        **values: The condition's values, and ``session_id``.
-    """
-    remember = [
-        _REMEMBER.format(table=table, condition=condition, now=DATABASE_NOW)
-        for table in ("multi_agents", "agents", "sessions")
-    ]
-    delete = [
-        f"DELETE FROM {{{table}}} WHERE session_id = :session_id AND {condition}"  # noqa: S608
-        for table in SESSION_TABLES
-    ]
-    return [tables.statement(template, **values) for template in (*remember, *delete)]
-
-
-def remove_expired(tables: Tables, session_id: str) -> list[Statement]:
-    """Delete every row of a session if it has expired."""
-    return remove_session(tables, _HAS_EXPIRED, session_id=session_id)
-
-
-def forget_deletions(tables: Tables) -> Statement:
-    """Forget the creating writes of what was deleted long ago."""
-    return tables.statement(
-        f"DELETE FROM {{deletions}} WHERE deleted_at < {DATABASE_NOW} - :kept",  # noqa: S608
-        kept=_DELETIONS_KEPT_S,
     )

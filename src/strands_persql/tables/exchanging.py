@@ -18,14 +18,14 @@ def create_agent_with_turns(
         key: The agent.
         row: Its row.
         turns: For each its id, the place of its first message, and the JSON of its rows as
-            `appending.create_messages` takes them.
+            `appending.insert_first_messages` takes them.
         write: This write.
     """
     precondition = preconditions.agent_is(write, 1)
     return [
         creating.create_agent(tables, key, row, write, start=0, view="[]"),
         *(
-            appending.create_messages(
+            appending.insert_first_messages(
                 tables, key, turn=turn, rows=rows, first=first, precondition=precondition
             )
             for turn, first, rows in turns

@@ -113,7 +113,7 @@ def forget_behind(tables: Tables, key: AgentKey, found: Value) -> Statement:
     )
 
 
-def mark_history(tables: Tables, key: AgentKey) -> Statement:
+def mark_repaired(tables: Tables, key: AgentKey) -> Statement:
     """Grow the history's version, so that caches notice that messages were repaired."""
     return tables.statement(
         f"UPDATE {{agents}} SET epoch = epoch + 1 WHERE {_OF_AGENT}",  # noqa: S608
@@ -180,7 +180,7 @@ def reorder_messages(
             """,  # noqa: S608
             **key.context,
         ),
-        mark_history(tables, key),
+        mark_repaired(tables, key),
     ]
 
 
