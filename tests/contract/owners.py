@@ -39,7 +39,8 @@ def alices(repository: PerSQLSessionRepository, session_id: str = "x") -> PerSQL
     """Store a session of Alice's with everything in it that one may have, and return its manager.
 
     Its agent ``a`` has a checkpoint, has gone back behind a message, and has large content. There
-    is a message of no session besides, for a check to find.
+    is a message of no session besides, for a check to find, a value of a storage's, and a session
+    of the same id that is nobody's, with a value too.
     """
     manager = PerSQLSessionManager(session_id, repository=repository.for_owner("alice"))
     replies = [f"{WORDS} 1", ToolCall("count"), f"{WORDS} 2", "gone back behind"]
@@ -53,10 +54,16 @@ def alices(repository: PerSQLSessionRepository, session_id: str = "x") -> PerSQL
     large: Any = {"format": "png", "source": {"bytes": WORDS.encode() * 30_000}}
     manager.append_message({"role": "user", "content": [{"image": large}]}, agent)
     repository.for_owner("alice").create_multi_agent(session_id, Team(secret=WORDS))
+    repository.create_session(session(session_id))
+    repository.create_agent(session_id, session_agent(words=WORDS))
+    repository.create_message(session_id, "a", session_message(WORDS, 0))
     repository.database.query(
         "INSERT INTO strands_messages (session_id, agent_id, message_id, data) VALUES (?, ?, ?, ?)",
         [f"{SCOPE}lost", "a", 0, f'{{"lost": "{WORDS}"}}'],
     )
+    for key in (f"session/{session_id}/notes", f"{SCOPE}/session/{session_id}/notes"):
+        sql = "INSERT INTO strands_objects (key, data, write_id) VALUES (?, ?, ?)"
+        repository.database.query(sql, [key, WORDS, key])
     return manager
 
 
@@ -71,15 +78,14 @@ def opened(manager: PerSQLSessionManager, *replies: Any, **options: Any) -> Agen
     )
 
 
-def rows_of(backend: Backend, scope: str = SCOPE) -> dict[str, list[dict[str, Any]]]:
-    """Return all rows of an owner's."""
+def rows_of_others(backend: Backend) -> dict[str, list[dict[str, Any]]]:
+    """Return all rows that aren't Bob's."""
+    keys = {**dict.fromkeys(TABLES, "session_id"), "objects": "key"}
     return {
         table: backend.raw(
-            f"SELECT * FROM strands_{table} WHERE substr(session_id, 1, {len(scope)}) = ?"
-            " ORDER BY 1, 2, 3",
-            scope,
+            f"SELECT * FROM strands_{table} WHERE substr({key}, 1, 5) <> '@bob~' ORDER BY 1, 2, 3"
         )
-        for table in TABLES
+        for table, key in keys.items()
     }
 
 
