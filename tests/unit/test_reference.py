@@ -17,6 +17,14 @@ ROOT = Path(__file__).parents[2]
 # What older versions of Strands have no use for; it is imported when it is asked for.
 OF_STORAGES = [f"strands_persql.{name}" for name in strands_persql._OF_STORAGES]
 
+# What these inherit is called by the library, or says what their pages say.
+NOT_FOR_USERS = {
+    "strands_persql.FullTextSearch",
+    "strands_persql.testing.CountingDatabase",
+    "strands_persql.testing.FaultyDatabase",
+    "strands_persql.testing.InterceptingDatabase",
+}
+
 
 def public_objects() -> dict[str, object]:
     """Give all that is public, by the name that users import it under."""
@@ -37,6 +45,37 @@ def test_every_public_name_is_in_the_reference() -> None:
     )
 
     assert sorted(listed) == sorted({*public_objects(), *OF_STORAGES})
+
+
+def test_inherited_methods_are_on_the_pages() -> None:
+    """What a class has from another one of ours is named with it, for its page to show it."""
+    pages = "\n".join(
+        page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md")
+    )
+    shown = {
+        name: set(members.split(", "))
+        for name, members in re.findall(
+            r"^::: (\S+)\n    options:\n      inherited_members: \[(.*)\]$", pages, re.MULTILINE
+        )
+    }
+    assert shown == {
+        name: names
+        for name, thing in public_objects().items()
+        if (names := inherited(thing)) and name not in NOT_FOR_USERS
+    }
+
+
+def inherited(thing: object) -> set[str]:
+    """Give the public methods that a class has from another one that isn't public itself."""
+    if not isinstance(thing, type):
+        return set()
+    return {
+        part
+        for cls in thing.__mro__[1:]
+        if cls.__module__.startswith("strands_persql.") and cls not in public_objects().values()
+        for part, value in vars(cls).items()
+        if inspect.isfunction(value) and not part.startswith("_")
+    }
 
 
 def test_every_option_is_in_a_docstring() -> None:
