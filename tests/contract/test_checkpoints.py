@@ -7,7 +7,7 @@ from strands import ToolContext, tool
 
 from strands_persql import LocalDatabase, PerSQLSessionManager, PerSQLSessionRepository
 from strands_persql.errors import AccessDeniedError, ConflictError, CorruptRowError
-from strands_persql.testing import FaultyDatabase, Redact, ToolCall
+from strands_persql.testing import FaultyDatabase, InterceptingDatabase, Redact, ToolCall
 from tests.contract.agents import Scene, both, manager_of, memory, outcome, sliding, unmanaged
 from tests.support.backends import NEVER, Backend
 
@@ -207,6 +207,24 @@ def test_tables_of_version_1_get_the_table() -> None:
         database.query("DROP TABLE strands_checkpoints")
         repository.setup()
         assert database.query("SELECT * FROM strands_checkpoints")["data"] == []
+
+
+def test_a_list_brings_no_message_and_no_state(backend: Backend) -> None:
+    """It says what each checkpoint is called, and nothing of what it holds."""
+    scene = Scene(backend, make=unmanaged)
+    agent = scene.open()
+    agent("apples")
+    agent.state.set("fruit", "pears")
+    agent.messages.insert(0, {"role": "assistant", "content": [{"text": "a plum, summed up"}]})
+    agent.messages.insert(0, {"role": "user", "content": [{"text": "which fruit?"}]})
+    brought: list[Any] = []
+    database = InterceptingDatabase(
+        backend.database, after=lambda _, results: brought.append(str(results))
+    )
+    manager_of(agent).checkpoint(agent, "here")
+    (listed,) = backend.repository(database).list_checkpoints("s")
+    assert (listed.label, listed.messages) == ("here", 4)
+    assert not any(word in str(brought) for word in ("apples", "pears", "plum"))
 
 
 # -- rows that can't be read -----------------------------------------------------------------------
