@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from strands.hooks import BeforeToolCallEvent
+from strands.hooks import BeforeModelCallEvent, BeforeToolCallEvent
 
 from strands_persql.testing import Fault, ToolCall
 from tests.contract.agents import (
@@ -182,6 +182,28 @@ def test_an_interrupt_that_could_not_be_stored(
     scene.check(agent)
     other("And?")
     scene.check(other)
+
+
+@both
+@ways
+@pytest.mark.parametrize("when", ["before its next message", "when others came"])
+def test_a_late_copy_of_a_claim(backend: Backend, commit: str, kind: str, when: str) -> None:
+    """A claim that arrives once more, late, moves nothing that has gone on since."""
+    case = stop(backend, commit, kind)
+    switch = Switch(backend.database, duplicate_after=100)
+    manager = case.scene.manager(repository=backend.repository(switch))
+    agent = case.open(manager=manager)
+    case.let_others_speak()
+    switch.next = ["delayed_duplicate"]
+    if when == "before its next message":
+        agent.hooks.add_callback(BeforeModelCallEvent, lambda _: switch.deliver_late())
+    case.go_on(agent)
+    case.check(agent)
+    case.other("And now?")
+    before = backend.dump()
+    switch.deliver_late()
+    assert backend.dump() == before
+    case.scene.check(case.other)
 
 
 @both

@@ -180,6 +180,9 @@ class RequestMaker:
         key, claim = change.key, change.claim
         if change.first is not None and (change.messages or claim is not None):
             last = change.messages[-1].write_id if change.messages else NO_WRITE
+            is_new = precondition
+            if claim is not None and not change.messages:
+                is_new &= preconditions.is_last(claim.message_id, claim.message_write, change.turn)
             batch.run(
                 *appending.move_turn(
                     self._tables,
@@ -188,7 +191,7 @@ class RequestMaker:
                     first=change.first,
                     complete_to=change.complete_to,
                     last_write=last,
-                    precondition=precondition,
+                    precondition=is_new,
                 )
             )
         for message in change.messages:

@@ -72,3 +72,21 @@ def claimed(message_id: int, message_write: str, write_id: str) -> Precondition:
             "claimed_by": write_id,
         },
     )
+
+
+def is_last(message_id: int, message_write: str, turn: str) -> Precondition:
+    """Return the precondition that a message, at an id or beyond, is its turn's last one.
+
+    A late copy of a claim finds messages behind it.
+    """
+    return Precondition(
+        f"""NOT EXISTS (
+            SELECT 1 FROM {{messages}} AS behind
+            WHERE behind.session_id = :session_id AND behind.agent_id = :agent_id
+                AND behind.turn = :last_of AND behind.message_id > (
+                    SELECT message_id FROM {{messages}} WHERE {OF_AGENT}
+                        AND message_id >= :last_from AND write_id = :last_write_of LIMIT 1
+                )
+        )""",  # noqa: S608
+        {"last_of": turn, "last_from": message_id, "last_write_of": message_write},
+    )
