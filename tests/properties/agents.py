@@ -1,9 +1,10 @@
 """Real agents of one session, alone or beside another writer, in any order of what they may do."""
 
+import copy
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -61,6 +62,7 @@ class Agents(RuleBasedStateMachine):
         self.waiting: list[Any] | None = None  # the interrupts that nobody has answered yet
         self.writers: list[Writer] = []
         self.checkpoints: list[Any] = []
+        self.again: Counter[str] = Counter()  # how often a prompt was said once more
 
     @initialize(management=st.sampled_from(sorted(MANAGEMENT)), patient=st.booleans())
     def start(self, management: str, patient: bool) -> None:
@@ -113,7 +115,7 @@ class Agents(RuleBasedStateMachine):
             replying=lambda messages: self._asked(writer, messages, script)
         )
         prompt = writer.name() if new else prompt
-        writer.failed = False
+        writer.failed = writer.broke_off = False
         how, begun = "failed", self._begin(writer)
         try:
             how = outcome(lambda: writer.agent(prompt))
@@ -124,6 +126,7 @@ class Agents(RuleBasedStateMachine):
         if how == "done" or writer.failed:
             self.acknowledge(writer)
         writer.settled = how == "done" or (writer.failed and not writer.dead)
+        writer.broke_off = not writer.settled and how != "ConflictError"
         if writer.settled:
             self._check_restored(writer, alone=alone)
             self._check_kept(writer, begun)
@@ -223,6 +226,36 @@ class Agents(RuleBasedStateMachine):
         """The model is asked again, without a prompt, after it failed."""
         writer = pick([one for one in self.free() if one.failed], number)
         self._turn(writer, writer.name(), prompt=None, new=False)
+
+    @precondition(lambda self: any(one.broke_off for one in self.free()))
+    @rule(number=writers, faults=faults)
+    def go_on_after_a_fault(self, number: int, faults: list[Fault | None]) -> None:
+        """An agent goes on, without a prompt, with a turn that a fault has broken off."""
+        writer = pick([one for one in self.free() if one.broke_off], number)
+        if writer.agent.messages:
+            writer.faults = list(faults)
+            self._turn(writer, writer.name(), prompt=None, new=False)
+
+    @precondition(lambda self: self.free())
+    @rule(number=writers, place=places, copied=st.booleans(), sync=st.booleans())
+    def say_again(self, number: int, place: int, copied: bool, sync: bool) -> None:
+        """A prompt is said once more, as the same object, though copies may be in its place."""
+        writer = self._free(number)
+        agent = writer.agent
+        prompts = [one for one in agent.messages if one["role"] == "user" and are_plain([one])]
+        if not prompts or (agent.messages and "toolUse" in str(agent.messages[-1])):
+            return
+        again = prompts[place % len(prompts)]
+        if copied:
+            agent.messages = copy.deepcopy(agent.messages)
+        if sync:
+            cast("Any", agent._session_manager).sync_agent(agent)
+        rows, before = [row["message"] for row in self.scene.rows()], len(self.scene.said)
+        self.again[named(again)] += 1
+        self._turn(writer, f"said again {before}", prompt=[again], new=False)
+        more = [row["message"] for row in self.scene.rows()]
+        if writer.settled and len(more) < len(rows) + len(self.scene.said) - before:
+            self.wrong.append(f"{again} was said again, and isn't there: {more}")
 
     @precondition(lambda self: self.free())
     @rule(number=writers)
@@ -399,13 +432,39 @@ class Agents(RuleBasedStateMachine):
         if len(self.paid) != before + 1:
             self.wrong.append("an answer had no effect")
 
+    @precondition(lambda self: self.waiting is None and self.free())
+    @rule(number=writers, elsewhere=st.booleans(), other=st.booleans())
+    def two_interrupts(self, number: int, elsewhere: bool, other: bool) -> None:
+        """Two calls of one message ask a human, are answered one by one, and each of them once."""
+        writer = self._free(number)
+        pays = [ToolCall("pay", {"amount": n}, writer.name()) for n in range(2)]
+        self._turn(writer, pays)
+        first, second = writer.interrupts.values()
+        before = len(self.paid)
+        self._go_on(writer, answers([first], "one"), Rest(True, other, elsewhere, False))
+        self._refuse(writer, answers([first], "again"))
+        self._go_on(writer, answers([second], "two"), Rest(True, other, elsewhere, True))
+        if self.paid[before:] != ["one", "two"]:
+            self.wrong.append(f"two answers paid by {self.paid[before:]}")
+
     @precondition(lambda self: self.stale())
-    @rule(number=writers)
-    def answer_late(self, number: int) -> None:
-        """Who answers what has been answered is refused, and opens the session again."""
+    @rule(number=writers, then=st.sampled_from(["opens again", "saves", "closes", "goes on"]))
+    def answer_late(self, number: int, then: str) -> None:
+        """Who answers what has been answered is refused, and takes nothing back."""
         writer = pick(self.stale(), number)
+        manager: Any = writer.agent._session_manager
         self._refuse(writer, answers(list(writer.interrupts.values()), "late"))
-        writer.agent = writer.open()
+        if then == "saves":
+            manager.sync_agent(writer.agent)
+        elif then == "closes":
+            manager.close()
+        fresh = self.scene.open()
+        if {*fresh._interrupt_state.interrupts} != {one.id for one in self.waiting or ()}:
+            self.wrong.append(f"who was refused waits for {fresh._interrupt_state.interrupts}")
+        if then == "goes on" and not writer.waits:
+            self._turn(writer, writer.name())
+        elif then != "saves":
+            writer.agent = writer.open()
 
     # -- processes -----------------------------------------------------------------------------
 
@@ -460,10 +519,11 @@ class Agents(RuleBasedStateMachine):
             return
         rows = self.scene.rows() if self._has_tables() else []
         names = [name for row in rows if (name := named(row["message"]))]
-        assert [name for name, number in Counter(names).items() if number > 1] == []
+        doubled = Counter(names) - Counter(dict.fromkeys(names, 1)) - self.again
+        assert not doubled
         assert [name for name in self.acknowledged if name not in names] == []
         for number in range(self.number):
-            own = [name for name in names if f"w{number}." in name]
+            own = dict.fromkeys(name for name in names if f"w{number}." in name)
             told = [name for name in self.acknowledged if f"w{number}." in name]
             assert [name for name in own if name in set(told)] == told
         turns = [turn for turn, _ in self.scene.turns()] if rows else []
@@ -473,3 +533,9 @@ class Agents(RuleBasedStateMachine):
     def _has_tables(self) -> bool:
         found = self.backend.raw("SELECT 1 FROM sqlite_master WHERE name = 'strands_messages'")
         return bool(found)
+
+
+def machine(commit: str, number: int) -> type[Agents]:
+    """Make the state machine of so many writers."""
+    name = f"Agents{number}{commit.title()}"
+    return type(name, (Agents,), {"commit": commit, "number": number})

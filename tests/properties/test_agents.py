@@ -10,7 +10,7 @@ import pytest
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.contract.agents import COMMITS
-from tests.properties.agents import Agents
+from tests.properties.agents import machine
 
 _DAILY: dict[str, Any] = {
     "max_examples": 8,
@@ -33,8 +33,6 @@ def _quiet() -> Iterator[None]:
 @pytest.mark.timeout(0)
 def test_agents(commit: str, writers: int) -> None:
     """No sequence of steps that Hypothesis tries breaks what must hold after each of them."""
-    name = f"Agents{writers}{commit.title()}"
-    machine = type(name, (Agents,), {"commit": commit, "number": writers})
     nightly = os.environ.get("HYPOTHESIS_PROFILE", "default") != "default"
     settings = hypothesis.settings(**{} if nightly else _DAILY)
-    run_state_machine_as_test(machine, settings=settings)
+    run_state_machine_as_test(machine(commit, writers), settings=settings)

@@ -59,7 +59,7 @@ class Rest:
 
 
 rests = st.builds(Rest, st.booleans(), st.booleans(), st.booleans(), st.booleans())
-writers = st.integers(0, 1)
+writers = st.integers(0, 2)
 places = st.integers(0, 11)
 faults = st.lists(st.sampled_from([None, None, *FAULTS]), max_size=4)
 
@@ -88,6 +88,7 @@ class Writer:
         self.faults: list[Fault | None] = []
         self.dead = False
         self.failed = False  # whether its latest turn can be asked again without a prompt
+        self.broke_off = False  # whether a fault has ended its latest turn
         self.settled = True  # whether all that it holds is in the database
         self.said: list[str] = []  # by this life of its agent, whether stored or not
         self.snapshot: Any = None
@@ -108,7 +109,8 @@ class Writer:
     def open(self) -> Agent:
         """Open the session and restore its agent, in a new process."""
         self.dead, self.faults, self.said = False, [], []
-        self.failed, self.settled, self.snapshot = False, True, None
+        self.failed = self.broke_off = False
+        self.settled, self.snapshot = True, None
         return self.world.scene.open(manager=self.manager(), hooks=[self])
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
