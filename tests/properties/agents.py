@@ -440,8 +440,9 @@ class Agents(RuleBasedStateMachine):
         pays = [ToolCall("pay", {"amount": n}, writer.name()) for n in range(2)]
         self._turn(writer, pays)
         first, second = writer.interrupts.values()
-        before = len(self.paid)
+        before, self.waiting = len(self.paid), [first, second]
         self._go_on(writer, answers([first], "one"), Rest(True, other, elsewhere, False))
+        self.waiting = [second]
         self._refuse(writer, answers([first], "again"))
         self._go_on(writer, answers([second], "two"), Rest(True, other, elsewhere, True))
         if self.paid[before:] != ["one", "two"]:

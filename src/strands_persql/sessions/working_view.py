@@ -1,7 +1,7 @@
 """What an agent works with: its messages in memory, beside the view of its row."""
 
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 from operator import is_
 from typing import Any
 
@@ -81,7 +81,7 @@ class WorkingView:
         entries = _without_turns(self._stored, waiting[:-1])
         if waiting:  # Strands continues with the last
             others = set(_without_turns(entries, waiting[-1:]))
-            entries = _put_last(entries, set(entries) - others)
+            entries = _put_last(entries, [one for one in entries if one not in others])
         self._agreed = list(entries)
         if not base.view.is_explicit:
             entries = [*map(ViewEntry, prepended), *entries]
@@ -201,14 +201,14 @@ class WorkingView:
         self,
         shown: Sequence[Entry],
         added: Sequence[HistoryEntry],
-        moving: Container[HistoryEntry],
+        moving: Collection[HistoryEntry],
     ) -> list[Entry]:
         """Return what the row's view is to have.
 
         Args:
             shown: What `shown` returned.
             added: The messages that are about to be appended.
-            moving: The messages that move to the end, or are appended there.
+            moving: The messages that move to the end, or are appended there, in their order.
         """
         stored, said = _parted(shown)
         unseen = [one for one in added if not one.was_in_memory]
@@ -319,8 +319,18 @@ class WorkingView:
         # to memory is another matter.
         kept = [one for one in ours if isinstance(one, HistoryEntry) and one not in own]
         base.update(one for one in kept if not self._history.is_dropped(one))
+        base -= self._gone_on(theirs)
         ordered = [one for one in dict.fromkeys([*self._agreed, *kept]) if one in base]
         return weave(ordered, ours, theirs)
+
+    def _gone_on(self, theirs: Sequence[Entry]) -> set[Entry]:
+        """Return what others have of turns that they have gone on with since.
+
+        Such a turn is said anew, whole: what we have dropped of it comes back with the rest.
+        """
+        agreed, said = set(self._agreed), [one for one in theirs if isinstance(one, HistoryEntry)]
+        new = {one.turn for one in said if one not in agreed} - {""}
+        return {one for one in said if one.turn in new}
 
     def _with_turn_last(self, entries: list[Entry]) -> list[Entry]:
         """Return entries with those of the turn under way at the end.
@@ -332,7 +342,7 @@ class WorkingView:
         if turn is None or not self._turns.goes_on:
             return entries
         own = set(turn.entries)
-        ordered = _put_last(entries, own)
+        ordered = _put_last(entries, turn.entries)
         has_all = own <= {*self._pending.messages, *self._stored}
         self.is_out_of_order = ordered != entries or not has_all
         return ordered
@@ -381,10 +391,14 @@ def _without_turns(entries: Sequence[Entry], turns: Sequence[str]) -> list[Entry
     return [one for one in entries if not isinstance(one, HistoryEntry) or one.turn not in turns]
 
 
-def _put_last(entries: Sequence[Entry], last: Container[Any]) -> list[Entry]:
-    """Return entries with some of them at the end, either part in its order."""
-    rest = [one for one in entries if one not in last]
-    return [*rest, *(one for one in entries if one in last)]
+def _put_last(entries: Sequence[Entry], last: Collection[Entry]) -> list[Entry]:
+    """Return entries with some of them at the end, in their own order.
+
+    Others may have left a part of a turn in another place.
+    """
+    moved, there = set(last), set(entries)
+    rest = [one for one in entries if one not in moved]
+    return [*rest, *(one for one in last if one in there)]
 
 
 def _parted(shown: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
