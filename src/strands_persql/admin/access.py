@@ -11,7 +11,7 @@ from strands_persql.gateway.stats import Counters, Stats
 from strands_persql.tables import found, migrations
 from strands_persql.tables.codec import RowCodec
 from strands_persql.tables.found import FoundTables
-from strands_persql.tables.leaves import LIST_OF_OBJECT, filled, listed
+from strands_persql.tables.large_content import LIST_OF_OBJECT, filled, listed
 from strands_persql.tables.tables import Tables
 
 

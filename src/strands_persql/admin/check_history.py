@@ -19,7 +19,7 @@ from strands_persql.tables import checking, repairing
 from strands_persql.tables.cells import number_in, text_in
 from strands_persql.tables.codec import fields_of
 from strands_persql.tables.encoding import to_json
-from strands_persql.tables.leaves import listed, split
+from strands_persql.tables.large_content import listed, split_large
 
 _LOST = "The result of this call was lost."
 
@@ -187,7 +187,7 @@ class HistoryCheck:
             record.message_id,
             f"the call of the result {lost[0]!r} is lost",
         )
-        rewritten = split(to_json(fields_of(_without_results(record, lost)), "message"))
+        rewritten = split_large(to_json(fields_of(_without_results(record, lost)), "message"))
         if not listed(row["data"]).keys() >= rewritten.leaves.keys():
             return finding  # it takes more than a statement to store what is large
         return replace(

@@ -9,7 +9,7 @@ from strands_persql.admin.findings import Finding
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import repairing
 from strands_persql.tables.encoding import MissingContentError, decoded
-from strands_persql.tables.leaves import split
+from strands_persql.tables.large_content import split_large
 from strands_persql.tables.shapes import is_message
 from strands_persql.tables.tables import Tables
 
@@ -58,7 +58,7 @@ class ViewCheck:
             wrong = json.dumps(self._segments[bad[0]], ensure_ascii=False)[:80]
             what = f"the agent works with {wrong}, which has no message"
             text = json.dumps(kept, ensure_ascii=False, separators=(",", ":"))
-            yield self._finding(what, "take it out", split(text).text, start)
+            yield self._finding(what, "take it out", split_large(text).text, start)
         elif start > self._newest + 1:
             what = f"the agent's window begins with message {start}, and {self._newest} is the last"
             repair = f"have it begin with message {self._newest + 1}"

@@ -3,7 +3,13 @@
 import json
 
 from strands_persql.admin.lines import Line, is_unreadable
-from strands_persql.tables.leaves import LEAF_CHARACTERS, Leaf, Skeleton, has_leaves, split
+from strands_persql.tables.large_content import (
+    LEAF_CHARACTERS,
+    Leaf,
+    Skeleton,
+    has_leaves,
+    split_large,
+)
 
 _DECODER = json.JSONDecoder()
 _APART = ("data", "view")
@@ -24,7 +30,7 @@ def without_large_content(line: Line) -> Skeleton:
         for name, start, end in _fields(text):
             value = text[start:end] if name in _APART else ""
             if value[:1] in ("{", "[") and not has_leaves(value):
-                skeleton = split(value)
+                skeleton = split_large(value)
                 pieces += [text[done:start], skeleton.text]
                 leaves.update(skeleton.leaves)
                 done = end

@@ -30,7 +30,7 @@ from strands_persql.errors import (
 from strands_persql.gateway.batch import Answer, Batch
 from strands_persql.runtime.ids import check_id
 from strands_persql.tables import archiving, contents, deleting, reading, retention
-from strands_persql.tables.leaves import Skeleton
+from strands_persql.tables.large_content import Skeleton
 
 REQUEST_BYTES = 4_000_000
 """Bytes of lines that one request stores; a larger session takes several, and is staged."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NewType
 
 from strands_persql.databases.protocol import Statement
-from strands_persql.tables.leaves import Leaf, Skeleton
+from strands_persql.tables.large_content import Leaf, Skeleton
 
 Row = Mapping[str, Any]
 """A row of a result, by column name."""

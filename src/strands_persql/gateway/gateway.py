@@ -19,7 +19,7 @@ from strands_persql.errors import (
     StatementError,
 )
 from strands_persql.gateway.batch import Answer, Batch, Row
-from strands_persql.gateway.contents import Contents
+from strands_persql.gateway.content_transfer import ContentTransfer
 from strands_persql.gateway.request_errors import SchemaMissingError, translate
 from strands_persql.gateway.retry import RetryPolicy
 from strands_persql.gateway.stats import Counters
@@ -67,7 +67,7 @@ class Gateway:
         self._counters = counters
         self._telemetry = Telemetry(database)
         self._takes_key = _takes_idempotency_key(database)
-        self._contents = Contents(tables)
+        self._contents = ContentTransfer(tables)
         self._check_tables: Callable[..., None] | None = getattr(database, "check_tables", None)
 
     def run(

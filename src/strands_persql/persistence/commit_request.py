@@ -28,7 +28,7 @@ from strands_persql.tables import (
     updating,
 )
 from strands_persql.tables.codec import RowCodec
-from strands_persql.tables.leaves import Skeleton
+from strands_persql.tables.large_content import Skeleton
 from strands_persql.tables.preconditions import Precondition
 from strands_persql.tables.tables import MAX_ID, NO_WRITE, RowData, Tables
 from strands_persql.tables.updating import ViewChange, WindowMove

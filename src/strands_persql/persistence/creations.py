@@ -17,7 +17,7 @@ from strands_persql.persistence.opening import MESSAGES_PER_REQUEST, Opening
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.tables import appending, creating, deleting, preconditions, reading
-from strands_persql.tables.leaves import Skeleton
+from strands_persql.tables.large_content import Skeleton
 from strands_persql.tables.tables import RowData
 
 logger = logging.getLogger("strands_persql")

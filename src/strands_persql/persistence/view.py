@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from strands_persql.tables.encoding import parsed
-from strands_persql.tables.leaves import Skeleton, split
+from strands_persql.tables.large_content import Skeleton, split_large
 from strands_persql.tables.tables import MAX_ID
 
 Segment: TypeAlias = tuple[int, int] | str
@@ -61,7 +61,7 @@ class View:
     def skeleton(self) -> Skeleton | None:
         """The segments as the row has them, and what of them is stored apart from it."""
         text = self.json
-        return None if text is None else split(text)
+        return None if text is None else split_large(text)
 
     @property
     def stored(self) -> str | None:

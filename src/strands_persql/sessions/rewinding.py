@@ -337,7 +337,7 @@ class Rewinder:
         text = codec.content(self._key, settled_interrupts(content))
         row = codec.agent_row(self._key, text, (known.base.created_at, now()))
         then = View.of(checkpoint["view"], 0)
-        items = merged_items(known, agent, then)
+        items = merge_rewound_view(known, agent, then)
         taken = {agent.last_id, *(one for one in items if isinstance(one, int))}
         view = build_view(items, sorted(taken), [])
         unseen = [one.message_id for one in agent.messages if _key_of(one) not in known.writes]
@@ -352,7 +352,7 @@ class Rewinder:
         )
 
 
-def merged_items(known: Known, found: CachedAgent, then: View) -> list[int | str]:
+def merge_rewound_view(known: Known, found: CachedAgent, then: View) -> list[int | str]:
     """Return what an agent works with that goes back while others have written.
 
     Args:

@@ -19,7 +19,7 @@ from strands_persql.tables.encoding import (
     to_json,
     whose,
 )
-from strands_persql.tables.leaves import LEAF_CHARACTERS, MAX_CONTENT_BYTES, PART_BYTES
+from strands_persql.tables.large_content import LEAF_CHARACTERS, MAX_CONTENT_BYTES, PART_BYTES
 from strands_persql.tables.shapes import is_internal_state, is_manager_state, is_message
 from strands_persql.tables.tables import RowData, Tables
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator
 
 from strands_persql.databases.protocol import Statement
-from strands_persql.tables.leaves import LIST_OF_ARRAY, LIST_OF_OBJECT
+from strands_persql.tables.large_content import LIST_OF_ARRAY, LIST_OF_OBJECT
 from strands_persql.tables.tables import DATABASE_NOW, WITHIN_SCOPE, Tables
 
 HOLDERS = {

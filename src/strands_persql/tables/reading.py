@@ -7,7 +7,7 @@ from typing import Any
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables import contents, leaves
+from strands_persql.tables import contents, large_content
 from strands_persql.tables.retention import EXPIRES_IN, HAS_EXPIRED, IS_KEPT
 from strands_persql.tables.tables import MAX_ID, Tables
 
@@ -97,7 +97,7 @@ _READ_VIEWS = f"""
 # A view that lists leaves begins as an object that does, but for its bracket.
 _READ_PARTS = contents.parts_of(
     f"""
-    SELECT {contents.list_of("text", leaves.LIST_OF_OBJECT)} AS listed FROM (
+    SELECT {contents.list_of("text", large_content.LIST_OF_OBJECT)} AS listed FROM (
         SELECT data AS text FROM ({_READ_AGENTS})
         UNION ALL SELECT data FROM ({_READ_MULTI_AGENTS})
         UNION ALL SELECT data FROM ({_READ_VIEWS})

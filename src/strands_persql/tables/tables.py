@@ -22,7 +22,7 @@ from typing import Any
 
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.owners import scope_of
-from strands_persql.tables.leaves import Skeleton, split
+from strands_persql.tables.large_content import Skeleton, split_large
 from strands_persql.tables.object_columns import OBJECT_COLUMNS, OBJECT_KEYS
 
 MAX_ID = 2**53 - 1
@@ -153,7 +153,7 @@ class RowData:
     @cached_property
     def skeleton(self) -> Skeleton:
         """Its JSON as the row has it, and what is stored apart from the row."""
-        return split(self.data)
+        return split_large(self.data)
 
 
 class Tables:

@@ -87,7 +87,7 @@ class Skeleton:
     leaves: Mapping[str, Leaf]
 
 
-def split(text: str) -> Skeleton:
+def split_large(text: str) -> Skeleton:
     """Take the leaves out of an object's or array's JSON, if it is large."""
     if len(text) < LEAF_CHARACTERS:
         return Skeleton(text, {})

@@ -7,7 +7,7 @@ from strands_persql.databases.protocol import Statement
 from strands_persql.errors import PerSQLError, StatementError
 from strands_persql.gateway.batch import Answer, Batch, Row
 from strands_persql.tables import contents
-from strands_persql.tables.leaves import (
+from strands_persql.tables.large_content import (
     PART_BYTES,
     Leaf,
     filled,
@@ -31,8 +31,8 @@ Send = Callable[[Batch, bool], Answer]
 """Runs a batch, given whether it writes, as it is."""
 
 
-class Contents:
-    """Contents that are too large for their rows, for one database and prefix.
+class ContentTransfer:
+    """Sends and reads what is too large for its row, for one database and prefix.
 
     Args:
         tables: The tables.
@@ -44,7 +44,7 @@ class Contents:
         # Sessions and digests. What turns out to be missing is sent again, so this is a mere hint.
         self._stored: dict[tuple[str, str], None] = {}
 
-    def of_owner(self, tables: Tables) -> "Contents":
+    def of_owner(self, tables: Tables) -> "ContentTransfer":
         """Return the same for tables narrowed to an owner."""
         other = copy.copy(self)
         other._tables = tables  # noqa: SLF001 - the same class
