@@ -320,3 +320,21 @@ def test_an_update_hits_no_other_message_of_its_id(backend: Backend) -> None:
     with pytest.raises(NotFoundError):
         repository.update_message("s", "a", stale)
     assert in_database(backend) == ["new"]
+
+
+def test_an_update_hits_no_message_that_has_moved_to_its_id(backend: Backend) -> None:
+    """Where a turn has moved, and another message is where one was read, that one stays."""
+    repository = stored(backend, "zero", "one")
+    stale = repository.read_message("s", "a", 1)
+    assert stale is not None
+    for before, after in ((1, 5), (0, 1)):
+        backend.raw(
+            "UPDATE strands_messages SET message_id = CAST(? AS INTEGER)"
+            " WHERE message_id = CAST(? AS INTEGER)",
+            after,
+            before,
+        )
+    stale.message = user("changed")
+    with pytest.raises(NotFoundError):
+        repository.update_message("s", "a", stale)
+    assert in_database(backend) == ["zero", "one"]
