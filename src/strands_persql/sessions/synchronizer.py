@@ -190,7 +190,7 @@ class Synchronizer:
         if not self._store.is_merging:
             self.fence = error
         elif plan.claim is not None:
-            self._turns.refuse(draft.change.turn)
+            self._turns.refuse(draft.change.turn, [draft.change.turn])
             self.base = replace(self.base, history_version=UNREAD)
             self._is_behind = self.asks_foreign = True
             unknown = ""
@@ -198,8 +198,8 @@ class Synchronizer:
                 self._read_missed(agent)
             except PerSQLError:  # it is read with the next message
                 unknown = draft.change.turn
-            self._turns.refuse(draft.change.turn)
             self.base = with_interrupts_of_row(self.base, but=unknown)
+            self._turns.refuse(draft.change.turn, waiting_turns(self.base.own))
             upstream.set_interrupts(agent, interrupts_of(self.base))
             self._turns.wait_for_answers(agent, waiting_turns(self.base.own))
 

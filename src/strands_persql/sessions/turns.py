@@ -1,6 +1,6 @@
 """Turns: from a prompt to the end of its invocation, wherever that continues."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -181,7 +181,13 @@ class Turns:
             return latest.turn_id
         return found[0] if found else self._history.stopped_turn()
 
-    def refuse(self, turn_id: str) -> None:
-        """Note that a turn that the agent was to go on with has been continued elsewhere."""
-        self.is_invoked, self.current = False, None
-        self.last = Turn(turn_id, self._history.of_turn(turn_id))
+    def refuse(self, turn_id: str, waiting: Collection[str]) -> None:
+        """Note that a turn that the agent was to go on with has been continued elsewhere.
+
+        Args:
+            turn_id: The turn.
+            waiting: The turns that wait for answers, maybe this one for more of them.
+        """
+        self.is_invoked, self.current, self.last = False, None, None
+        if turn_id in waiting:
+            self.last = Turn(turn_id, self._history.of_turn(turn_id))
