@@ -162,6 +162,29 @@ def test_of_groups_that_are_answered_at_once_one_goes_on(backend: Backend, kind:
     assert [team.paid for team in teams if team.paid] == [["Ada"]] * ("node" in kind)
 
 
+@pytest.mark.guarantee(number=18)
+@groups
+def test_who_opens_a_group_that_is_going_on(backend: Backend, kind: str) -> None:
+    """It finds the question that was answered, and may not answer it again."""
+    _, prompt = stopped(backend, kind)
+    team = opened(backend, kind)
+    late: list[Team] = []
+
+    def reply(_: object) -> Reply:
+        late.append(opened(backend, kind, "Done too."))
+        for _ in range(2):
+            refused(lambda: late[0].group(prompt))
+            late[0].manager.sync_multi_agent(late[0].group)
+        return "Done."
+
+    team.worker.model = ScriptedModel(reply)
+    assert team.group(prompt).status == Status.COMPLETED
+    assert (late[0].calls(), late[0].paid) == (0, [])
+    again = opened(backend, kind).group
+    assert again._interrupt_state.to_dict() == team.group._interrupt_state.to_dict()
+    assert "claim" not in str(backend.dump()["multi_agents"])
+
+
 @groups
 def test_a_claim_whose_answer_was_lost_is_made_again(backend: Backend, kind: str) -> None:
     """Who lost the answer to its claim is told so in our words, and goes on when it tries again."""

@@ -5,6 +5,7 @@ from typing import Any
 from strands.types.exceptions import SessionException
 from strands.types.session import Session
 
+from strands_persql.errors import ConflictError
 from strands_persql.persistence.cached import CachedSession
 from strands_persql.persistence.compare_and_swap import InDoubtError
 from strands_persql.persistence.creations import Creations
@@ -12,9 +13,12 @@ from strands_persql.persistence.row_version import RowVersion
 from strands_persql.persistence.rows import RowUpdates
 from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
-from strands_persql.runtime.ids import AgentKey
+from strands_persql.runtime.ids import AgentKey, new_id
 from strands_persql.sessions.restoring import Restorer
+from strands_persql.tables.encoding import decoded_text, to_json
 from strands_persql.tables.tables import RowData
+
+_CLAIM = "strands_persql_claim"  # in a state's JSON: who continues what has stopped for answers
 
 
 class MultiAgentStates:
@@ -36,6 +40,8 @@ class MultiAgentStates:
         self._restorer = restorer
         self._session = session
         self._stored: dict[str, tuple[str, RowVersion]] = {}  # the JSON in the row, its version
+        self._claims: set[str] = set()  # our own
+        self._refused: set[str] = set()  # those that others have continued
 
     def initialize(self, source: Any, opened: CachedSession | None) -> None:
         """Restore a graph or swarm from its session, or create it there."""
@@ -62,17 +68,37 @@ class MultiAgentStates:
                 f"multi-agent {multi_agent_id!r} was not initialized with session"
                 f" {self._session.session_id!r}; give it this session manager when it is made"
             ) from None
-        if text != stored:
+        if text != stored and multi_agent_id not in self._refused:
             self._replace(multi_agent_id, text, stored, version)
 
     def claim(self, source: Any) -> None:
         """Claim a graph or swarm that has stopped for answers: one writer continues it.
 
+        Its row says so until its next state is stored, to whoever opens it meanwhile.
+
         Raises:
             ConflictError: If another writer has continued it.
         """
         stored, version = self._stored[source.id]
-        self._replace(source.id, stored, stored, version, is_claim=True)
+        state, claim = decoded_text(stored), new_id()
+        if state.get(_CLAIM, "") not in {"", *self._claims}:
+            raise self._taken(source.id)
+        self._claims.add(claim)
+        text = to_json({**state, _CLAIM: claim}, "multi-agent's state")
+        try:
+            self._replace(source.id, text, stored, version, is_claim=True)
+        except ConflictError:
+            self._refused.add(source.id)
+            raise
+
+    def _taken(self, multi_agent_id: str) -> ConflictError:
+        self._refused.add(multi_agent_id)
+        return ConflictError(
+            f"multi-agent {multi_agent_id!r} of session {self._session.session_id!r} is being"
+            " continued by another process: an interrupt is answered once. Nothing ran here; open"
+            " the session again to see what became of it",
+            **self._key(multi_agent_id).context,
+        )
 
     def _replace(
         self,
