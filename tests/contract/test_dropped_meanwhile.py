@@ -9,6 +9,7 @@ from strands import Agent
 from strands.hooks import BeforeToolCallEvent
 from strands.types.content import Messages
 
+from strands_persql.testing import ToolCall
 from tests.contract.agents import Options, Scene, paying, sliding, unmanaged
 from tests.contract.stopped import CALL, PAID, interrupted
 from tests.support.backends import Backend
@@ -118,3 +119,32 @@ def test_a_turn_that_goes_on_while_another_drops_it(
         one("Next?")
         scene.check(one)
         assert len(own & set(said(one.messages))) in (0, 4)
+
+
+def test_a_snapshot_with_a_part_of_a_turn_that_waits(backend: Backend) -> None:
+    """A message of it that a rewind brings back is that message, and there once."""
+    pay, paid = paying()
+    scene = Scene(backend, "message", lambda: {**unmanaged(), "tools": [pay]})
+    agent = scene.open("Hi.")
+    agent("Hello.")
+    other, kept = scene.open(), []
+
+    def reply(_: Messages) -> ToolCall:
+        other("Are you there?")
+        kept.append(other.take_snapshot(include=["messages"]))
+        return CALL
+
+    agent.model = scene.model(replying=reply)
+    prompt = interrupted(agent)
+    other("Still there?")
+    other.load_snapshot(kept[0])
+    assert "Pay 5." in said(other.messages)
+    other("And?")
+    agent.model = scene.model("Done.")
+    agent(prompt)
+    assert paid == ["Ada"]
+    for one in (agent, other):
+        one.model = scene.model()
+        one("Next?")
+        scene.check(one)
+        assert said(one.messages).count("Pay 5.") == 1

@@ -110,7 +110,7 @@ class WorkingView:
         return self._memory.recognize(
             agent.messages,
             self._pending.messages,
-            lambda: [*self._agreed, *self._history.dropped.values()],
+            lambda: [*self._agreed, *self._stored, *self._history.dropped.values()],
         )
 
     def shown(self, entries: Sequence[Entry]) -> list[Entry]:
