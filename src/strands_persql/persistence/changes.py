@@ -207,7 +207,8 @@ class CommitResult:
         ids: The ids of the turn's messages beyond ``complete_to``, by their writes.
         foreign: Other turns' messages, where they were asked for: those that are new to the writer,
             or all that the agent works with where it has another history.
-        is_taken: Whether another writer has continued the claimed turn, which no merge can settle.
+        is_claimed_by_other: Whether another writer has continued the claimed turn, which no merge
+            can settle.
         has_other_history: Whether history or view are not as the writer knew them: messages were
             moved, maybe by the change set itself, or edited.
         row: The agent's row as it was written, or None where it wasn't.
@@ -220,7 +221,7 @@ class CommitResult:
     base: MergeBase
     ids: dict[str, int] = field(default_factory=dict)
     foreign: Sequence[StoredMessage] = ()
-    is_taken: bool = False
+    is_claimed_by_other: bool = False
     has_other_history: bool = False
     row: RowData | None = None
     lost: Sequence[StoredMessage] = ()

@@ -20,7 +20,7 @@ from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.clock import now
 from strands_persql.runtime.ids import AgentKey, check_id, new_id
 from strands_persql.tables import checkpoint_rows, deleting, forking, reading, retention
-from strands_persql.tables.codec import warn_of
+from strands_persql.tables.codec import warn_of_unreadable_row
 
 _REMEMBERED = 1024  # requests whose answers were lost
 
@@ -86,7 +86,7 @@ class Checkpoints:
             if row["problem"] is None:
                 found.append(Checkpoint.of(row))
             else:
-                warn_of(self._corrupt(row), "the checkpoint is left out")
+                warn_of_unreadable_row(self._corrupt(row), "the checkpoint is left out")
         return found
 
     def _rows(self, session_id: str, agent_id: str | None = None) -> Iterable[Row]:

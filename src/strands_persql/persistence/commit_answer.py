@@ -55,7 +55,7 @@ class AnswerReader:
             one["write_id"]: int(one["message_id"]) for one in _rows(answer, request.turn_handle)
         }
         lost = self._lost_updates(request, answer)
-        has_claim, is_taken = self._claimed(request, answer)
+        has_claim, is_claimed_by_other = self._claim_outcome(request, answer)
         checkpoint = (
             None if request.checkpoint_handle is None else answer.first(request.checkpoint_handle)
         )
@@ -69,7 +69,7 @@ class AnswerReader:
             next_base,
             ids,
             foreign,
-            is_taken=is_taken,
+            is_claimed_by_other=is_claimed_by_other,
             has_other_history=self._is_other_history(request, found),
             row=request.row if is_written else None,
             lost=[StoredMessage.of(one) for one in lost if one is not None],
@@ -150,7 +150,7 @@ class AnswerReader:
         ]
 
     @staticmethod
-    def _claimed(request: Request, answer: Answer) -> tuple[bool, bool]:
+    def _claim_outcome(request: Request, answer: Answer) -> tuple[bool, bool]:
         """Return whether a change set has the claim that it makes, and whether another has it."""
         change, claim = request.change, request.change.claim
         if claim is None:

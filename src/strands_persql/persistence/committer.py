@@ -75,8 +75,12 @@ class Committer:
             result = self._answers.read(sent, answer, is_ambiguous=is_ambiguous)
             if result.is_applied:
                 return sent.change, result
-            conflict = _taken(sent.change) if result.is_taken else self._conflict(sent, result)
-            lost = self._swaps.lose(conflict, is_final=result.is_taken)
+            conflict = (
+                _continued_elsewhere(sent.change)
+                if result.is_claimed_by_other
+                else self._conflict(sent, result)
+            )
+            lost = self._swaps.lose(conflict, is_final=result.is_claimed_by_other)
             logger.debug("expected=<%s> | lost a race, merging: %s", base.version, lost.conflict)
             change, base = rebase(sent.change, result)
             raise lost
@@ -124,7 +128,7 @@ class Committer:
         )
 
 
-def _taken(change: ChangeSet) -> ConflictError:
+def _continued_elsewhere(change: ChangeSet) -> ConflictError:
     return ConflictError(
         f"the turn of agent {change.key.agent_id!r} in session {change.key.session_id!r} that was"
         " to go on has been continued elsewhere: an interrupt is answered once. Nothing ran here;"

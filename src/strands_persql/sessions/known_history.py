@@ -18,7 +18,7 @@ from strands_persql.sessions.history import (
 from strands_persql.sessions.message_codec import MessageCodec
 from strands_persql.sessions.tool_calls import is_open
 from strands_persql.sessions.upstream import mark_message, tracking_id
-from strands_persql.tables.codec import UNREADABLE_EXTRA, RowCodec, warn_of
+from strands_persql.tables.codec import UNREADABLE_EXTRA, RowCodec, warn_of_unreadable_row
 from strands_persql.tables.encoding import MissingContentError, decoded_text
 from strands_persql.tables.shapes import is_message
 from strands_persql.tables.tables import MAX_ID
@@ -289,7 +289,7 @@ class KnownHistory:
             message = None
         if not is_message(message):
             message, lost = None, self._codec.corrupt_agent(self._key, UNREADABLE_EXTRA)
-            warn_of(lost, "the message is left out")
+            warn_of_unreadable_row(lost, "the message is left out")
         entry = self._extras[text] = ViewEntry(message, text)
         return entry
 

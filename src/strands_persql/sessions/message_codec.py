@@ -9,7 +9,7 @@ from strands_persql.errors import CorruptRowError
 from strands_persql.persistence.cached import StoredMessage
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions import upstream
-from strands_persql.tables.codec import RowCodec, warn_of
+from strands_persql.tables.codec import RowCodec, warn_of_unreadable_row
 from strands_persql.tables.stash import own_references
 from strands_persql.tables.tables import RowData
 
@@ -66,7 +66,7 @@ class MessageCodec:
         try:
             return self._codec.read_message(self._key, row)
         except CorruptRowError as error:
-            warn_of(error, "the message is left out")
+            warn_of_unreadable_row(error, "the message is left out")
             return None
 
     def _take_stashed(self, rows: Sequence[StoredMessage]) -> None:

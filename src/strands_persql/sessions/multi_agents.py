@@ -82,7 +82,7 @@ class MultiAgentStates:
         stored, version = self._stored[source.id]
         state, claim = decoded_text(stored), new_id()
         if state.get(_CLAIM, "") not in {"", *self._claims}:
-            raise self._taken(source.id)
+            raise self._continued_elsewhere(source.id)
         self._claims.add(claim)
         text = to_json({**state, _CLAIM: claim}, "multi-agent's state")
         try:
@@ -91,7 +91,7 @@ class MultiAgentStates:
             self._refused.add(source.id)
             raise
 
-    def _taken(self, multi_agent_id: str) -> ConflictError:
+    def _continued_elsewhere(self, multi_agent_id: str) -> ConflictError:
         self._refused.add(multi_agent_id)
         return ConflictError(
             f"multi-agent {multi_agent_id!r} of session {self._session.session_id!r} is being"

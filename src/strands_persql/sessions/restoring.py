@@ -10,7 +10,7 @@ from strands_persql.errors import CorruptRowError
 from strands_persql.persistence.cached import CachedAgent, CachedMultiAgent
 from strands_persql.runtime.containers import copy_containers
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.codec import UNREADABLE_EXTRA, RowCodec, warn_of
+from strands_persql.tables.codec import UNREADABLE_EXTRA, RowCodec, warn_of_unreadable_row
 from strands_persql.tables.encoding import decoded_text
 from strands_persql.tables.shapes import is_message, is_restorable
 
@@ -148,7 +148,7 @@ class Restorer:
         """Warn of a row that can't be read, or raise where that is an error."""
         if self._strict:
             raise error
-        warn_of(error, cost)
+        warn_of_unreadable_row(error, cost)
 
 
 def _may_be_of(fresh: dict[str, Any], state: dict[str, Any]) -> bool:

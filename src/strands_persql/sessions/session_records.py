@@ -16,7 +16,7 @@ from strands_persql.persistence.store import SessionStore
 from strands_persql.runtime.ids import check_id, new_id
 from strands_persql.sessions.seen import WRITE, write_id_of
 from strands_persql.tables import creating, deleting, reading
-from strands_persql.tables.codec import warn_of
+from strands_persql.tables.codec import warn_of_unreadable_row
 
 _REMEMBERED_DELETIONS = 1024
 _FORGETS_DELETIONS = 1 / 64  # how often a deletion looks for old ones to forget
@@ -103,5 +103,5 @@ class SessionRecords:
         try:
             return self._store.codec.read_session(session_id, data)
         except CorruptRowError as error:
-            warn_of(error, "it is listed by its id alone")
+            warn_of_unreadable_row(error, "it is listed by its id alone")
         return Session(session_id, SessionType.AGENT, created_at="", updated_at="")

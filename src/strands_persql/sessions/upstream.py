@@ -149,7 +149,7 @@ class WaitingInterrupts(_InterruptState):
         """
         answered = _answered(prompt) if isinstance(prompt, list) else set()
         if answered:
-            self._choose_turn(answered)
+            self._require_waiting_turn(answered)
             self.unanswered = copy_containers(self.to_dict())
         super().resume(prompt)
 
@@ -159,7 +159,7 @@ class WaitingInterrupts(_InterruptState):
             self.__dict__.update(_InterruptState.from_dict(self.unanswered).__dict__)
             self.unanswered = None
 
-    def _choose_turn(self, answered: set[str]) -> None:
+    def _require_waiting_turn(self, answered: set[str]) -> None:
         waiting = _unanswered(self) if self.activated else set()
         if answered <= waiting:
             return

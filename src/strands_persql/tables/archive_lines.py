@@ -5,7 +5,7 @@ A line is made by the database: whatever a row's JSON is goes through as it is.
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.tables.checkpoint_rows import list_in
-from strands_persql.tables.retention import IS_KEPT, expires_at
+from strands_persql.tables.retention import NOT_EXPIRED, expires_at
 from strands_persql.tables.tables import Tables
 
 
@@ -61,7 +61,7 @@ def list_session_ids(tables: Tables, *, after: str, starts_with: str, limit: int
         SELECT session_id FROM {{sessions}} AS s
         WHERE session_id > :after_session_id AND session_id >= :starts_with
             AND session_id < :starts_with || CAST(x'ff' AS TEXT)
-            AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {IS_KEPT}
+            AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {NOT_EXPIRED}
         ORDER BY session_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608
         after_session_id=after,
@@ -79,7 +79,7 @@ def read_session_line(tables: Tables, session_id: str) -> Statement:
             WHERE c.session_id = s.session_id AND c.checkpoint_id <> ''
             ORDER BY c.agent_id DESC, c.checkpoint_id DESC LIMIT 1
         ) AS last_checkpoint
-        FROM {{sessions}} AS s WHERE s.session_id = :session_id AND {IS_KEPT}
+        FROM {{sessions}} AS s WHERE s.session_id = :session_id AND {NOT_EXPIRED}
         """,  # noqa: S608
         session_id=session_id,
     )

@@ -211,7 +211,7 @@ class RowCodec:
             fields = self.read_agent_fields(key, data)
             self.agent_of(key, fields)
         except CorruptRowError as error:
-            warn_of(error, "its state is left out")
+            warn_of_unreadable_row(error, "its state is left out")
             return None
         return content_of(fields)
 
@@ -321,7 +321,7 @@ def _stashed_in(data: str) -> dict[str, Any]:
     return {}
 
 
-def warn_of(error: CorruptRowError, cost: str) -> None:
+def warn_of_unreadable_row(error: CorruptRowError, cost: str) -> None:
     """Log that a row can't be read, and what that costs."""
     logger.warning("table=<%s>, key=<%r> | %s; %s", error.table, error.key, error, cost)
 

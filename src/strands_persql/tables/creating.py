@@ -6,7 +6,7 @@ creation doesn't bring back what was deleted since.
 
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.retention import IS_KEPT
+from strands_persql.tables.retention import NOT_EXPIRED
 from strands_persql.tables.tables import DATABASE_NOW, RowData, Tables, row_values
 
 _NOT_DELETED = "NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :write_id)"
@@ -43,7 +43,7 @@ def create_session(
 
 # The session that something is created in, and when that was where the session expires.
 _ACTIVITY = f"s.expires_after, CASE WHEN s.expires_after IS NOT NULL THEN {DATABASE_NOW} END"
-_IN_SESSION = f"""FROM {{sessions}} AS s WHERE s.session_id = :session_id AND {IS_KEPT}"""
+_IN_SESSION = f"""FROM {{sessions}} AS s WHERE s.session_id = :session_id AND {NOT_EXPIRED}"""
 
 
 def create_agent(

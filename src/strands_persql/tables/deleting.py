@@ -8,7 +8,7 @@ from strands_persql.tables.retention import HAS_EXPIRED
 from strands_persql.tables.tables import DATABASE_NOW, Tables
 
 _DELETIONS_KEPT_S = 7 * 24 * 3600  # no request is under way for longer
-_IS_THE_ONE = """EXISTS (
+_IS_SESSION_SEEN = """EXISTS (
     SELECT 1 FROM {sessions}
     WHERE session_id = :session_id AND write_id = coalesce(:write_id, write_id)
 ) AND NOT EXISTS (SELECT 1 FROM {deletions} WHERE write_id = :deletion)"""
@@ -45,7 +45,7 @@ def delete_session(
         """,  # noqa: S608
         deletion=deletion,
     )
-    return [*remove_session(tables, _IS_THE_ONE, **values), done]
+    return [*remove_session(tables, _IS_SESSION_SEEN, **values), done]
 
 
 def remove_session(tables: Tables, condition: str, **values: Value) -> list[Statement]:

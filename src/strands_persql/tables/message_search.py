@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from strands_persql.databases.protocol import Statement, Value
 from strands_persql.runtime.ids import AgentKey
-from strands_persql.tables.retention import IS_KEPT
+from strands_persql.tables.retention import NOT_EXPIRED
 from strands_persql.tables.searching import all_of, snippet
 from strands_persql.tables.tables import Tables
 
@@ -301,7 +301,7 @@ def search_messages(
         WHERE {{message_search}} MATCH :query
             AND rank MATCH 'bm25(0.0, 0.0, 0.0, 0.0, 0.0, 1.0)'
             AND {{message_search}}.mark = {_MARK} AND {_within("m", session_id)}
-            AND {IS_KEPT} AND NOT {_IS_REWOUND}
+            AND {NOT_EXPIRED} AND NOT {_IS_REWOUND}
         ORDER BY rank LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608 - nothing but constants
         query=query if scope is None else f"scope : {scope} AND {query}",

@@ -8,7 +8,7 @@ from typing import Any
 from strands_persql.databases.protocol import Statement
 from strands_persql.runtime.ids import AgentKey
 from strands_persql.tables import contents, large_content
-from strands_persql.tables.retention import EXPIRES_IN, HAS_EXPIRED, IS_KEPT
+from strands_persql.tables.retention import EXPIRES_IN, HAS_EXPIRED, NOT_EXPIRED
 from strands_persql.tables.tables import MAX_ID, Tables
 
 FIRST_PARTS_BYTES = 8_000_000
@@ -255,7 +255,7 @@ def list_sessions(tables: Tables, after: str, starts_with: str, limit: int) -> S
         f"""
         SELECT session_id, data FROM {{sessions}} AS s WHERE session_id > :after_session_id
             AND session_id >= :starts_with AND session_id < :starts_with || CAST(x'ff' AS TEXT)
-            AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {IS_KEPT}
+            AND substr(session_id, 1, length(:starts_with)) = :starts_with AND {NOT_EXPIRED}
         ORDER BY session_id LIMIT CAST(:limit AS INTEGER)
         """,  # noqa: S608 - nothing but constants
         after_session_id=after,

@@ -41,11 +41,11 @@ def expires_at(session: str) -> str:
 EXPIRES_IN = f"{expires_at('s')} + 1 - {DATABASE_NOW}"
 """In how many seconds the session ``s`` expires, rounded up, or null for never."""
 
-IS_KEPT = f"""(s.expires_after IS NULL OR s.expires_at >= {DATABASE_NOW}
+NOT_EXPIRED = f"""(s.expires_after IS NULL OR s.expires_at >= {DATABASE_NOW}
     OR coalesce({expires_at("s")} >= {DATABASE_NOW}, 1))"""
 """Whether the session ``s`` has not expired."""
 
-HAS_EXPIRED = f"NOT {IS_KEPT}"
+HAS_EXPIRED = f"NOT {NOT_EXPIRED}"
 """Whether the session ``s`` has expired."""
 
 STORED_NOW = f", stored_at = {DATABASE_NOW}"
