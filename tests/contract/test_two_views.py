@@ -517,6 +517,26 @@ def test_a_rewind_beside_another_writer(backend: Backend, commit: str) -> None:
     assert "dropped" in two.scene.transcript()
 
 
+@both
+@pytest.mark.parametrize("earlier_is_first", [False, True])
+def test_what_both_bring_back_is_in_its_order(
+    backend: Backend, commit: str, earlier_is_first: bool
+) -> None:
+    """Old turns that each brings back to memory are one behind the other, as they were said."""
+    two = Two(backend, commit)
+    had = two.one.messages[:4], two.other.messages[:4]
+    del two.one.messages[:4]
+    for agent, prompt in ((two.one, "one"), (two.other, "two"), (two.one, "three")):
+        two.turn(agent, prompt, prompt.upper())
+    assert "q0" not in said(two.one.messages) + said(two.other.messages)
+    two.one.messages[:0] = had[0][:2]
+    two.other.messages[:0] = had[1][2:]
+    agents = [two.one, two.other] if earlier_is_first else [two.other, two.one]
+    for agent in agents:
+        two.turn(agent, "back", "again")
+    assert two.settle()[:5] == ["q0", "a0", "q1", "a1", "q2"]
+
+
 # -- raise, and whole turns ------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from strands_persql.runtime.ids import AgentKey
 from strands_persql.sessions.history import Entry, HistoryEntry, ViewEntry
 from strands_persql.sessions.tool_calls import answered_ids
 from strands_persql.sessions.upstream import tracking_id
-from strands_persql.sessions.weaving import weave
+from strands_persql.sessions.weaving import in_order, weave
 from strands_persql.tables import checkpointing, preconditions, retention
 from strands_persql.tables.cells import text_in
 from strands_persql.tables.tables import RowData
@@ -372,7 +372,12 @@ def merge_rewound_view(known: Known, found: CachedAgent, then: View) -> list[int
     for segment in then.head:
         ours += [segment] if isinstance(segment, str) else range(segment[0], segment[1] + 1)
     theirs = items_of(found.view, sorted(ids.values()))
-    return weave(*(list(dict.fromkeys(items)) for items in (began, ours, theirs)))
+    began, ours, theirs = (list(dict.fromkeys(items)) for items in (began, ours, theirs))
+    return in_order(weave(began, ours, theirs), ours, theirs, place=_id_of)
+
+
+def _id_of(item: int | str) -> int | None:
+    return item if isinstance(item, int) else None
 
 
 def _key_of(row: StoredMessage) -> str:

@@ -1,6 +1,6 @@
 """Bringing other writers' messages into an agent's list: pure functions of lists."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -36,3 +36,24 @@ def weave(base: Sequence[_T], ours: Sequence[_T], theirs: Sequence[_T]) -> list[
         woven.append(one)
         woven += added.get(place, ())
     return woven
+
+
+def in_order(
+    woven: Sequence[_T], *sides: Sequence[_T], place: Callable[[_T], int | None]
+) -> list[_T]:
+    """Return merged items in the order of their places, if each side had its own in that order.
+
+    What both sides have brought back is else in the order in which it was merged.
+
+    Args:
+        woven: The merged items; those without a place stay where they are.
+        *sides: What was merged.
+        place: Returns an item's place, or None where it has none.
+    """
+    for side in sides:
+        places = [found for found in map(place, side) if found is not None]
+        if places != sorted(places):
+            return list(woven)
+    placed = [(found, one) for one in woven if (found := place(one)) is not None]
+    ordered = iter([one for _, one in sorted(placed, key=lambda pair: pair[0])])
+    return [one if place(one) is None else next(ordered) for one in woven]

@@ -26,7 +26,7 @@ from strands_persql.sessions.pending import PendingChanges
 from strands_persql.sessions.stand_ins import StandIn, with_missing, with_stand_ins
 from strands_persql.sessions.tool_calls import has_valid_tool_use
 from strands_persql.sessions.turns import Turns
-from strands_persql.sessions.weaving import weave
+from strands_persql.sessions.weaving import in_order, weave
 from strands_persql.tables.encoding import to_json
 
 logger = logging.getLogger("strands_persql")
@@ -321,7 +321,7 @@ class WorkingView:
         base.update(one for one in kept if not self._history.is_dropped(one))
         base -= self._gone_on(theirs)
         ordered = [one for one in dict.fromkeys([*self._agreed, *kept]) if one in base]
-        return weave(ordered, ours, theirs)
+        return in_order(weave(ordered, ours, theirs), ours, theirs, place=_place_of)
 
     def _gone_on(self, theirs: Sequence[Entry]) -> set[Entry]:
         """Return what others have of turns that they have gone on with since.
@@ -406,6 +406,10 @@ def _parted(shown: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
     said = [one for one in shown if isinstance(one, HistoryEntry) and one.message_id is None]
     pending = set(said)
     return [one for one in shown if one not in pending], list(said)
+
+
+def _place_of(entry: Entry) -> int | None:
+    return entry.message_id if isinstance(entry, HistoryEntry) else None
 
 
 def _message_of(entry: Entry) -> Message:
