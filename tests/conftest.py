@@ -1,6 +1,7 @@
 """What all tests share: databases, Hypothesis' profiles, and a sentence for each test."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from tests.engine.fixtures import (  # noqa: E402 - after the modules that asser
 )
 from tests.support import backends  # noqa: E402 - likewise
 from tests.support.backends import Backend  # noqa: E402 - likewise
+
+# Who starts the tests in the background may have them ignore Ctrl+C, and so would the programs that
+# some tests start and end with it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["database_name", "engine", "engine_process", "fault_proxy"]
 
