@@ -35,6 +35,7 @@ UNITS = {
     "runtime",
     "snapshots",
     "tables",
+    "weaving",
 }
 
 # Sizes of pages and requests that are made small, and where a move is killed between two requests.
