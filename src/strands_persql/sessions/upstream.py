@@ -1,6 +1,7 @@
 """Every touch of what Strands keeps to itself, and what differs between its versions."""
 
 import contextlib
+import dataclasses
 import functools
 import inspect
 import uuid
@@ -130,6 +131,15 @@ class WaitingInterrupts(_InterruptState):
     turn_id: str
     others: dict[str, dict[str, Any]]
     unanswered: dict[str, Any] | None
+
+    __hash__ = None  # type: ignore[assignment] # as Strands' own
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another state of either class has the same interrupts, context and answers."""
+        if not isinstance(other, _InterruptState):
+            return NotImplemented
+        names = [field.name for field in dataclasses.fields(_InterruptState)]
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
     @classmethod
     def of_turn(
