@@ -50,6 +50,10 @@ class Terminal:
         return Ran(result.exit_code, result.stdout, result.stderr)
 
 
+Place = tuple[Terminal, Backend]
+"""A shell, and the database that its commands work on."""
+
+
 @contextmanager
 def on_a_file(folder: Path) -> Iterator[tuple[Terminal, Backend]]:
     """A shell beside a file."""

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,32 +21,8 @@ from strands_persql.tables.tables import KEYS
 from strands_persql.testing import Redact, ToolCall
 from tests.contract import test_upgrade
 from tests.contract.lived_in import new_agent, pinned, plain, summarized, trimmed
-from tests.support.backends import Backend
 from tests.support.conversation import Team, session, session_message, stored, user
-from tests.unit.cli import Terminal, on_a_file, on_the_engine
-
-Place = tuple[Terminal, Backend]
-
-
-@pytest.fixture(params=["file", "engine"])
-def place(request: pytest.FixtureRequest) -> Iterator[Place]:
-    """A shell, and the database that its commands work on."""
-    if request.param == "file":
-        opened = on_a_file(request.getfixturevalue("tmp_path"))
-    else:
-        opened = on_the_engine(
-            request.getfixturevalue("engine"), request.getfixturevalue("database_name")
-        )
-    with opened as found:
-        yield found
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Place]:
-    """A shell beside a file."""
-    with on_a_file(tmp_path) as found:
-        yield found
-
+from tests.unit.cli import Place, Terminal, on_a_file, on_the_engine
 
 # -- list and stats --------------------------------------------------------------------------------
 

@@ -1,8 +1,6 @@
 """The commands that go back: checkpoints, rewind, fork and truncate."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from strands import Agent
@@ -12,29 +10,7 @@ from strands_persql.testing import ScriptedModel
 from tests.contract.agents import manager_of
 from tests.support.backends import Backend
 from tests.support.conversation import said
-from tests.unit.cli import Terminal, on_a_file, on_the_engine
-
-Place = tuple[Terminal, Backend]
-
-
-@pytest.fixture(params=["file", "engine"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """A shell, and the database that its commands work on."""
-    if request.param == "file":
-        opened = on_a_file(tmp_path)
-    else:
-        opened = on_the_engine(
-            request.getfixturevalue("engine"), request.getfixturevalue("database_name")
-        )
-    with opened as found:
-        yield found
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Iterator[Place]:
-    """A shell beside a file."""
-    with on_a_file(tmp_path) as found:
-        yield found
+from tests.unit.cli import Place
 
 
 def opened(backend: Backend, session_id: str = "trip", agent_id: str = "guide") -> Agent:

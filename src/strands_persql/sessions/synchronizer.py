@@ -84,17 +84,7 @@ class Synchronizer:
     # -- storing -------------------------------------------------------------------------------
 
     def store_all(self, agent: Any, *, state: bool = True, messages: bool = True) -> None:
-        """Store what has changed, in as few round trips as the database's limits allow.
-
-        Args:
-            agent: The agent, whose memory and state are given what other writers have stored.
-            state: Whether to store its state too.
-            messages: Whether to store new messages and what the agent works with; redactions are
-                stored in any case.
-
-        Raises:
-            PerSQLError: If that failed. What is pending goes out with the next change set.
-        """
+        """Store what has changed, as `UnitOfWork.commit` says."""
         self.check_fence()
         self.settle_in_doubt(agent)
         plan = Plan(new_id(), state=state, messages=messages)

@@ -305,11 +305,13 @@ def _decoded_together(texts: Sequence[str]) -> list[Any]:
     joined = ",".join(texts)
     with contextlib.suppress(TypeError, ValueError, RecursionError):
         values = json.loads(f"[{joined}]")
-        for text in texts:
+        if encoding.has_envelopes(joined):
+            return [
+                encoding.decoded(value, text) for value, text in zip(values, texts, strict=True)
+            ]
+        for text in texts:  # which `decoded` does, too
             encoding.check_depth(text)
-        if not encoding.has_envelopes(joined):  # as a rule
-            return list(values)
-        return [encoding.decoded(value, text) for value, text in zip(values, texts, strict=True)]
+        return list(values)
     return []
 
 
